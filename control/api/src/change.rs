@@ -1,0 +1,67 @@
+//! What a switch is told: transactions of changes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bridge, Port, Station};
+
+/// One noun before and after. `old` is what the switch has now: both are never `None`, and both have the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta<T> {
+    /// The noun as the switch knows it; `None` when it is new.
+    pub old: Option<T>,
+    /// The noun as it shall be; `None` when it goes.
+    pub new: Option<T>,
+}
+
+impl<T> Delta<T> {
+    /// A noun that appears.
+    pub fn add(new: T) -> Self {
+        Self { old: None, new: Some(new) }
+    }
+
+    /// A noun that goes.
+    pub fn remove(old: T) -> Self {
+        Self { old: Some(old), new: None }
+    }
+
+    /// A noun that changes.
+    pub fn replace(old: T, new: T) -> Self {
+        Self { old: Some(old), new: Some(new) }
+    }
+
+    /// The same change undone.
+    pub fn inverse(self) -> Self {
+        Self { old: self.new, new: self.old }
+    }
+}
+
+/// One change of one noun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Of a bridge. Its ports and stations go before it, in the same transaction.
+    Bridge(Delta<Bridge>),
+    /// Of a port. Its stations go before it, in the same transaction.
+    Port(Delta<Port>),
+    /// Of a static MAC entry.
+    Station(Delta<Station>),
+}
+
+/// Changes that a packet sees all together or not at all, in an order in which each noun exists before it is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+}
+
+impl Transaction {
+    /// The transaction that takes this one back.
+    pub fn inverse(self) -> Self {
+        let undo = |change| match change {
+            Change::Bridge(delta) => Change::Bridge(delta.inverse()),
+            Change::Port(delta) => Change::Port(delta.inverse()),
+            Change::Station(delta) => Change::Station(delta.inverse()),
+        };
+        Self { changes: self.changes.into_iter().rev().map(undo).collect() }
+    }
+}

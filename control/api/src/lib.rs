@@ -1,0 +1,19 @@
+//! Plain data: everything that may be said about a switch, and everything that may be said to one.
+//!
+//! The crate knows no packet and no socket beyond `Read + Write`. Nouns (`Bridge`, `Port`, ...) arrive at the switch
+//! resolved: by number, never by name or selector. A transaction is a list of [`Change`]s of those nouns.
+
+pub mod addr;
+pub mod bridge;
+pub mod change;
+pub mod id;
+pub mod port;
+pub mod state;
+pub mod station;
+
+pub use addr::MacAddr;
+pub use bridge::Bridge;
+pub use change::{Change, Delta, Transaction};
+pub use id::{BridgeId, Generation, PortId};
+pub use port::{Port, Vlan};
+pub use station::{Station, StationKey};

@@ -1,0 +1,123 @@
+//! What a switch tells of itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{MacAddr, PortId, StationKey};
+
+/// A port as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortState {
+    /// Which port.
+    pub id: PortId,
+    /// Why it carries no frames (device gone, could not be opened again); `None` when it does.
+    pub error: Option<String>,
+    /// Name of its network interface, where it has one.
+    pub ifname: Option<String>,
+    /// Address of its device, where it has one.
+    pub mac: Option<MacAddr>,
+    /// MTU in force.
+    pub mtu: u16,
+    /// The device is up and has a carrier; `None` when the kind cannot tell.
+    pub link: Option<bool>,
+    /// What the device takes off our hands, for people: `csum tso4 tso6 uso`.
+    pub offloads: String,
+    /// Number of the worker that reads it; `None` when no worker does.
+    pub worker: Option<u16>,
+    /// What went through it.
+    pub stats: PortStats,
+}
+
+/// Frames and octets of a port since it was made. Octets count from the Ethernet header, without FCS; a super-frame
+/// is one frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStats {
+    /// Frames that came in.
+    pub rx_packets: u64,
+    /// Their octets.
+    pub rx_bytes: u64,
+    /// Frames that came in here and were dropped, for whatever reason.
+    pub rx_dropped: u64,
+    /// Reads that failed.
+    pub rx_errors: u64,
+    /// Frames that the device took.
+    pub tx_packets: u64,
+    /// Their octets.
+    pub tx_bytes: u64,
+    /// Frames for this port that it could not take in time.
+    pub tx_dropped: u64,
+    /// Frames that its device refused.
+    pub tx_errors: u64,
+}
+
+/// A row of a bridge's MAC table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StationState {
+    /// Bridge, VLAN, address.
+    pub key: StationKey,
+    /// Where it is.
+    pub port: PortId,
+    /// Seconds since it was last heard; `None` for a static entry.
+    pub age: Option<u32>,
+}
+
+/// Frames of one port dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropState {
+    /// Where they came in.
+    pub port: PortId,
+    /// Name of the reason.
+    pub reason: String,
+    /// What it means.
+    pub sentence: String,
+    /// How many.
+    pub packets: u64,
+}
+
+/// A worker as it is now; all but `number`, `cpu`, `ports` and `entries` count since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerState {
+    /// Its number, from 0.
+    pub number: u16,
+    /// The CPU it is pinned to.
+    pub cpu: Option<u16>,
+    /// Ports whose receive side it owns.
+    pub ports: u32,
+    /// Live entries of its flow cache.
+    pub entries: u64,
+    /// Frames received.
+    pub packets: u64,
+    /// Bursts that were not empty.
+    pub bursts: u64,
+    /// Frames that a cached decision served.
+    pub hits: u64,
+    /// Frames that had to be decided.
+    pub misses: u64,
+    /// Ticks of the time-stamp counter spent on bursts.
+    pub busy_ticks: u64,
+    /// Ticks spent looking for work or asleep.
+    pub idle_ticks: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+}
+
+/// An event counter (`coverage/show`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Name, `snake_case` as in OVS.
+    pub name: String,
+    /// How often since the daemon started.
+    pub total: u64,
+}
+
+/// A frame that `capture` saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Nanoseconds since the Unix epoch.
+    pub time: u64,
+    /// Came in by the port (true) or left by it.
+    pub ingress: bool,
+    /// Octets of the frame on the port, of which `bytes` may be the beginning.
+    pub len: u32,
+    /// The octets.
+    pub bytes: Vec<u8>,
+}

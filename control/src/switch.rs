@@ -1,0 +1,46 @@
+//! What the control side asks of a switch.
+
+use std::sync::mpsc::Receiver;
+
+use api::state::{Captured, Coverage, DropState, PortState, StationState, WorkerState};
+use api::{BridgeId, PortId, Transaction};
+
+/// Why something was not done: the thing, the value and the rule, in one line, without a verb in front.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// A switch that can be programmed and looked at. One thread at a time talks to it.
+pub trait Switch {
+    /// Carry out a transaction, whole or not at all. When it returns `Ok`, every packet sees it. New ports are opened
+    /// and their devices made; ports that go are closed and their devices removed.
+    ///
+    /// # Errors
+    /// What could not be done, naming the port or bridge; the switch is as it was before.
+    fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal>;
+
+    /// All ports, by number.
+    fn ports(&self) -> Vec<PortState>;
+
+    /// The MAC table of a bridge: learned and static stations, in no order.
+    fn stations(&self, bridge: BridgeId) -> Vec<StationState>;
+
+    /// Forget the learned stations of a bridge, or of all. Returns how many.
+    fn flush_stations(&mut self, bridge: Option<BridgeId>) -> usize;
+
+    /// Frames dropped, by ingress port and reason; only rows that are not zero.
+    fn drops(&self) -> Vec<DropState>;
+
+    /// All workers, by number.
+    fn workers(&self) -> Vec<WorkerState>;
+
+    /// Event counters, by name.
+    fn coverage(&self) -> Vec<Coverage>;
+
+    /// Copy what enters and leaves by a port, until the receiver is dropped. Frames that the receiver does not take in
+    /// time are lost to the capture, never to their owners.
+    ///
+    /// # Errors
+    /// When there is no such port, or too many captures.
+    fn capture(&mut self, port: PortId) -> Result<Receiver<Captured>, Refusal>;
+}

@@ -1,0 +1,168 @@
+//! A burst: up to 256 frames of one ingress queue, on their way through the four steps together.
+//!
+//! Structure of arrays, one lane a frame. Each array is written by one step and read by the later ones:
+//!
+//! | array | written by | meaning |
+//! |---|---|---|
+//! | `frames` | rx | the frame; taken out by tx |
+//! | `layers` | parse | where the headers are, and the guard word |
+//! | `keys`, `wide`, `hashes` | parse | the masked key: its first four words, all words if the class is larger, its hash |
+//! | `verdicts` | parse (malformed), probe (hit), resolve (miss) | what becomes of the frame |
+//! | `vlans` | probe, resolve | what to do to the outer tag |
+
+use api::PortId;
+
+use crate::drop::DropReason;
+use crate::key::{Class, FlowKey};
+use crate::raw::Frame;
+
+/// Lanes of a burst. The whole burst is the prefetch distance: 64 misses of the cache in flight need as many lanes.
+pub const LANES: usize = 256;
+
+/// Where the headers of a frame are, and what the guards look at. Eight octets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Layers {
+    /// Offset of the network header: behind Ethernet and all tags.
+    pub l3: u8,
+    /// What the network header is.
+    pub kind: Kind,
+    /// Offset of the transport header; 0 when there is none (no IP, later fragment, unknown protocol is still an offset).
+    pub l4: u16,
+    /// Flags of [`guard`] in the low half; in the high half the octets of the largest packet that leaves, from the
+    /// network header on: the whole of a plain frame, one segment of a super-frame.
+    pub guard: u32,
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Something we do not look into.
+    #[default]
+    Other,
+    /// ARP for IPv4 over Ethernet.
+    Arp,
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// Flags of the guard word: what a cached decision may demand of each packet without having it in the key.
+pub mod guard {
+    /// The frame is a fragment.
+    pub const FRAGMENT: u32 = 1 << 0;
+    /// Hop limit of 1 or less.
+    pub const HOP_LIMIT: u32 = 1 << 1;
+    /// IPv4 options or IPv6 extension headers.
+    pub const OPTIONS: u32 = 1 << 2;
+    /// TCP SYN without ACK.
+    pub const SYN: u32 = 1 << 3;
+    /// TCP FIN or RST.
+    pub const FIN_RST: u32 = 1 << 4;
+    /// Where the size begins.
+    pub const SIZE_SHIFT: u32 = 16;
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not decided yet: parsed, and to be probed; after probe: a miss.
+    #[default]
+    Pending,
+    /// Dropped and counted.
+    Drop(DropReason),
+    /// Leaves by one port.
+    Output(PortId),
+    /// Leaves by several, or in several forms: number of an interned list.
+    Multi(u32),
+}
+
+/// What is done to the outermost 802.1Q tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VlanEdit {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// Taken off.
+    Pop,
+    /// Put on, with this VLAN id (priority 0).
+    Push(u16),
+    /// Its VLAN id becomes this one; the priority bits stay.
+    Set(u16),
+}
+
+/// Frames of one ingress queue, lane by lane.
+#[derive(Debug)]
+pub struct Burst {
+    /// Where all the frames came in.
+    pub in_port: PortId,
+    /// Lanes in use: `0..len`.
+    len: usize,
+    /// The frames.
+    pub frames: [Option<Frame>; LANES],
+    /// Where their headers are.
+    pub layers: [Layers; LANES],
+    /// The first four words of their masked keys.
+    pub keys: [[u64; 4]; LANES],
+    /// All words of their masked keys; written and read only for classes beyond [`Class::V4`].
+    pub wide: Box<[FlowKey; LANES]>,
+    /// Class of all the keys.
+    pub class: Class,
+    /// Hashes of their masked keys.
+    pub hashes: [u64; LANES],
+    /// What becomes of them.
+    pub verdicts: [Verdict; LANES],
+    /// What is done to their tags.
+    pub vlans: [VlanEdit; LANES],
+}
+
+impl Burst {
+    /// An empty burst. A worker makes one and uses it for ever.
+    pub fn new() -> Box<Self> {
+        Box::new(Self {
+            in_port: PortId::NONE,
+            len: 0,
+            frames: [const { None }; LANES],
+            layers: [Layers::default(); LANES],
+            keys: [[0; 4]; LANES],
+            wide: Box::new([FlowKey::EMPTY; LANES]),
+            class: Class::V4,
+            hashes: [0; LANES],
+            verdicts: [Verdict::Pending; LANES],
+            vlans: [VlanEdit::Keep; LANES],
+        })
+    }
+
+    /// Start anew with frames of `in_port`. All frames must have been taken out.
+    pub fn reset(&mut self, in_port: PortId) {
+        debug_assert!(self.frames[..self.len.min(LANES)].iter().all(Option::is_none));
+        (self.in_port, self.len) = (in_port, 0);
+    }
+
+    /// Put a frame into the next lane; gives it back when the burst is full.
+    #[inline]
+    pub fn push(&mut self, frame: Frame) -> Result<(), Frame> {
+        match self.frames.get_mut(self.len) {
+            Some(lane) => {
+                *lane = Some(frame);
+                self.len += 1;
+                Ok(())
+            }
+            None => Err(frame),
+        }
+    }
+
+    /// Lanes in use.
+    #[inline]
+    pub fn len(&self) -> usize {
+        // The compiler learns the bound from this, and drops its checks in loops over the lanes.
+        self.len.min(LANES)
+    }
+
+    /// No lane in use.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}

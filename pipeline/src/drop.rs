@@ -1,0 +1,168 @@
+//! Why a frame was dropped: one enum, one table.
+//!
+//! A reason says what was wrong with the frame, or what was lacking for it, not where that was noticed. Every dropped
+//! frame is counted under one reason on the port where it came in.
+
+/// Why a frame was dropped. The names are what `drops` prints and scripts match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    // Malformed: the frame lies about itself.
+    /// Shorter than an Ethernet header.
+    EthTruncated,
+    /// Longer than any frame can be, or than the port's frame memory holds.
+    FrameOversized,
+    /// Source address with the group bit set.
+    EthSourceGroup,
+    /// An 802.1Q tag without its four octets.
+    VlanTruncated,
+    /// More than two 802.1Q tags in front of another.
+    VlanTooDeep,
+    /// ARP shorter than its header says, or not for IPv4 over Ethernet.
+    ArpMalformed,
+    /// Shorter than the IPv4 header.
+    Ipv4Truncated,
+    /// IPv4 version field is not 4.
+    Ipv4Version,
+    /// Header length below 20 octets or beyond the packet.
+    Ipv4HeaderLength,
+    /// Total length below the header length or beyond the frame.
+    Ipv4TotalLength,
+    /// A fragment that would end beyond 65,535 octets, or whose length is not a multiple of eight.
+    Ipv4Fragment,
+    /// Shorter than the IPv6 header.
+    Ipv6Truncated,
+    /// IPv6 version field is not 6.
+    Ipv6Version,
+    /// Payload length beyond the frame.
+    Ipv6PayloadLength,
+    /// An extension header beyond the packet, in a forbidden place, or too many of them.
+    Ipv6Extension,
+    /// A fragment that would end beyond 65,535 octets, or whose length is not a multiple of eight.
+    Ipv6Fragment,
+    /// Shorter than the TCP header.
+    TcpTruncated,
+    /// Data offset below five words or beyond the packet.
+    TcpDataOffset,
+    /// Shorter than the UDP header.
+    UdpTruncated,
+    /// UDP length below eight octets or beyond the packet.
+    UdpLength,
+    /// Shorter than the SCTP common header.
+    SctpTruncated,
+    /// Shorter than the ICMP header.
+    IcmpTruncated,
+    /// Shorter than the ICMPv6 header.
+    Icmpv6Truncated,
+    /// A segmentation or checksum request that does not fit the frame.
+    OffloadMalformed,
+
+    // Refused: the frame is sound, but not welcome.
+    /// A tag on an access port, or a VLAN that the port is no member of.
+    VlanNotMember,
+    /// 01:80:c2:00:00:00 to :0f, which bridges keep to themselves (IEEE 802.1Q, 8.6.3).
+    LinkLocal,
+    /// The only port to send to is the one where the frame came in.
+    Reflection,
+    /// No port to send to.
+    NoPort,
+    /// The port is no member of a bridge.
+    NoBridge,
+    /// Larger than the out port's MTU.
+    ExceedsMtu,
+
+    // Lacking: something ran out.
+    /// The out port was full.
+    TxFull,
+    /// The out port is down or gone.
+    TxDown,
+    /// The out port's device refused the frame.
+    TxError,
+    /// The frame pool was empty.
+    NoFrame,
+    /// The in port had used up its share of first packets.
+    MissOverload,
+    /// A work list that was longer than it may be.
+    TooManyCopies,
+}
+
+impl DropReason {
+    /// All reasons, in order of their numbers: name, and a sentence for people.
+    pub const ALL: [(Self, &'static str, &'static str); 36] = [
+        (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
+        (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
+        (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
+        (Self::VlanTruncated, "vlan-truncated", "an 802.1Q tag without its four octets"),
+        (Self::VlanTooDeep, "vlan-too-deep", "more than two 802.1Q tags"),
+        (Self::ArpMalformed, "arp-malformed", "ARP is truncated or not for IPv4 over Ethernet"),
+        (Self::Ipv4Truncated, "ipv4-truncated", "shorter than an IPv4 header"),
+        (Self::Ipv4Version, "ipv4-version", "IPv4 version field is not 4"),
+        (Self::Ipv4HeaderLength, "ipv4-header-length", "IPv4 header length is impossible"),
+        (Self::Ipv4TotalLength, "ipv4-total-length", "IPv4 total length is impossible"),
+        (Self::Ipv4Fragment, "ipv4-fragment", "IPv4 fragment offset or length is impossible"),
+        (Self::Ipv6Truncated, "ipv6-truncated", "shorter than an IPv6 header"),
+        (Self::Ipv6Version, "ipv6-version", "IPv6 version field is not 6"),
+        (Self::Ipv6PayloadLength, "ipv6-payload-length", "IPv6 payload length is beyond the frame"),
+        (Self::Ipv6Extension, "ipv6-extension", "IPv6 extension headers are truncated, misplaced or too many"),
+        (Self::Ipv6Fragment, "ipv6-fragment", "IPv6 fragment offset or length is impossible"),
+        (Self::TcpTruncated, "tcp-truncated", "shorter than a TCP header"),
+        (Self::TcpDataOffset, "tcp-data-offset", "TCP data offset is impossible"),
+        (Self::UdpTruncated, "udp-truncated", "shorter than a UDP header"),
+        (Self::UdpLength, "udp-length", "UDP length is impossible"),
+        (Self::SctpTruncated, "sctp-truncated", "shorter than an SCTP common header"),
+        (Self::IcmpTruncated, "icmp-truncated", "shorter than an ICMP header"),
+        (Self::Icmpv6Truncated, "icmpv6-truncated", "shorter than an ICMPv6 header"),
+        (Self::OffloadMalformed, "offload-malformed", "segmentation or checksum request does not fit the frame"),
+        (Self::VlanNotMember, "vlan-not-member", "the port is no member of the frame's VLAN"),
+        (Self::LinkLocal, "link-local", "destination is kept by every bridge to itself"),
+        (Self::Reflection, "reflection", "the only way out is the way in"),
+        (Self::NoPort, "no-port", "no port to send to"),
+        (Self::NoBridge, "no-bridge", "the port is no member of a bridge"),
+        (Self::ExceedsMtu, "exceeds-mtu", "larger than the out port's MTU"),
+        (Self::TxFull, "tx-full", "the out port was full"),
+        (Self::TxDown, "tx-down", "the out port is down or gone"),
+        (Self::TxError, "tx-error", "the out port's device refused the frame"),
+        (Self::NoFrame, "no-frame", "the frame pool was empty"),
+        (Self::MissOverload, "miss-overload", "the in port had used up its share of first packets"),
+        (Self::TooManyCopies, "too-many-copies", "more copies than one frame may make"),
+    ];
+
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Position in [`Self::ALL`] and in the counters.
+    #[inline]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name that scripts match on.
+    pub fn name(self) -> &'static str {
+        Self::ALL.get(self.index()).map_or("unknown", |row| row.1)
+    }
+
+    /// A sentence for people.
+    pub fn sentence(self) -> &'static str {
+        Self::ALL.get(self.index()).map_or("", |row| row.2)
+    }
+}
+
+impl std::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_enum_and_names_are_unique() {
+        let mut names = std::collections::BTreeSet::new();
+        for (i, (reason, name, sentence)) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), i, "{name}");
+            assert!(names.insert(name) && !sentence.is_empty());
+        }
+    }
+}

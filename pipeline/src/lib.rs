@@ -1,0 +1,7 @@
+//! The switch as a function: bytes and the time in, verdicts out.
+
+pub mod burst;
+pub mod drop;
+pub mod key;
+pub mod offload;
+pub mod raw;

@@ -1,0 +1,21 @@
+//! The crate's only `unsafe`: frame memory, and the vector kernels of the parser and the cache.
+//!
+//! Everything here has a safe interface. What the kernels do has a scalar twin beside it, and a test that both agree.
+
+#![allow(unsafe_code)]
+
+mod frame;
+
+pub use frame::{Frame, HEADROOM, HeapMemory, Memory, Pool, SLOT, SPILL, Spill, Stash};
+
+/// Ask the cache for the line at `at`. Any address will do: a prefetch never faults.
+#[inline]
+pub fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: PREFETCHT0 is part of the x86-64 baseline and ignores addresses that cannot be read.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
