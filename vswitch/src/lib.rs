@@ -1,1 +1,4 @@
-//! Skeleton.
+//! `vswitchd`: ports, workers and the keeper around the pipeline.
+
+pub mod keeper;
+pub mod ports;
