@@ -4,4 +4,5 @@ pub mod burst;
 pub mod drop;
 pub mod key;
 pub mod offload;
+pub mod parse;
 pub mod raw;

@@ -155,6 +155,12 @@ impl Frame {
         Some(unsafe { &*self.slot.as_ptr().add(usize::from(self.start)).cast::<[u8; 64]>() })
     }
 
+    /// The frame is all in its first segment, and nothing is left to be done on it.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.flags == 0
+    }
+
     /// Ask the cache for the first line of the frame.
     #[inline]
     pub fn prefetch(&self) {

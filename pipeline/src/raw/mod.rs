@@ -5,6 +5,8 @@
 #![allow(unsafe_code)]
 
 mod frame;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod simd_parse;
 
 pub use frame::{Frame, HEADROOM, HeapMemory, Memory, Pool, SLOT, SPILL, Spill, Stash};
 
