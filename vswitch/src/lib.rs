@@ -2,3 +2,4 @@
 
 pub mod keeper;
 pub mod ports;
+pub mod sys;
