@@ -52,8 +52,8 @@ impl Kernel {
     }
 }
 
-/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for classes beyond V4), `class` and
-/// `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
+/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for classes beyond V4; as many words as
+/// the class compares), `class` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
 /// A malformed frame's other arrays are zero.
 pub fn parse(burst: &mut Burst, mask: &KeyMask, hasher: &KeyHasher) {
     parse_with(Kernel::best(), burst, mask, hasher);
@@ -109,8 +109,9 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
             if N <= 4 {
                 *hash = hasher.words(&narrow::<N>(&found.key));
             } else {
-                wide.words = widen(&found.key);
-                *hash = hasher.words(&prefix::<N>(wide));
+                let words = widen::<N>(&found.key);
+                *hash = hasher.words(&words);
+                put(wide, &words);
             }
             continue;
         }
@@ -127,7 +128,7 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
         }
         *key = prefix(&facts);
         if N > 4 {
-            *wide = facts;
+            put(wide, &prefix::<N>(&facts));
         }
     }
 }
@@ -148,10 +149,19 @@ fn narrow<const N: usize>(words: &[u64; 4]) -> [u64; N] {
 
 /// Four words, the rest zero.
 #[inline(always)]
-fn widen(words: &[u64; 4]) -> [u64; WORDS] {
-    let mut all = [0; WORDS];
+fn widen<const N: usize>(words: &[u64; 4]) -> [u64; N] {
+    let mut all = [0; N];
     if let Some(first) = all.first_chunk_mut() {
         *first = *words;
     }
     all
+}
+
+/// Set the words of a key that its class compares. The others stay as they are: to clear 256 octets a lane would cost
+/// more than all the rest (a burst of them does not fit into the first cache).
+#[inline(always)]
+fn put<const N: usize>(key: &mut FlowKey, words: &[u64; N]) {
+    if let Some(first) = key.words.first_chunk_mut() {
+        *first = *words;
+    }
 }
