@@ -20,7 +20,7 @@ pub use facts::key;
 pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
 
-use crate::burst::{Burst, Layers, Verdict, VlanEdit};
+use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
 use crate::drop::DropReason;
 use crate::key::{FlowKey, KeyMask, WORDS};
 use crate::raw::Frame;
@@ -88,13 +88,25 @@ pub(crate) struct Work<'a> {
     plan: Plan,
 }
 
+/// Copied as octets, 64 at a time: a loop would set the tag of each value by itself (1 tick a frame).
+static PENDING: [Verdict; LANES] = [Verdict::Pending; LANES];
+static KEEP: [VlanEdit; LANES] = [VlanEdit::Keep; LANES];
+
+/// The first `len` values.
+#[inline]
+fn copy<T: Copy>(to: &mut [T; LANES], from: &[T; LANES], len: usize) {
+    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+        to.copy_from_slice(from);
+    }
+}
+
 /// The loop over the lanes, compiled once for each kernel and number of words that are hashed.
 #[inline(always)]
 pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64], usize, &Plan) -> Option<Found>) {
     let Work { burst, mask, hasher, plan } = work;
     let (len, in_port) = (burst.len(), burst.in_port);
-    burst.verdicts.iter_mut().take(len).for_each(|verdict| *verdict = Verdict::Pending);
-    burst.vlans.iter_mut().take(len).for_each(|vlan| *vlan = VlanEdit::Keep);
+    copy(&mut burst.verdicts, &PENDING, len);
+    copy(&mut burst.vlans, &KEEP, len);
     let frames = burst.frames.iter().take(len);
     let places = burst.layers.iter_mut().zip(&mut burst.keys).zip(&mut burst.hashes);
     let rare = burst.wide.iter_mut().zip(&mut burst.verdicts);
