@@ -20,7 +20,7 @@ pub use facts::key;
 pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
 
-use crate::burst::{Burst, Layers, Verdict, VlanEdit};
+use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
 use crate::drop::DropReason;
 use crate::key::{FlowKey, KeyMask, WORDS};
 use crate::raw::Frame;
@@ -52,8 +52,8 @@ impl Kernel {
     }
 }
 
-/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for classes beyond V4), `class` and
-/// `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
+/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for classes beyond V4; as many words as
+/// the class compares), `class` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
 /// A malformed frame's other arrays are zero.
 pub fn parse(burst: &mut Burst, mask: &KeyMask, hasher: &KeyHasher) {
     parse_with(Kernel::best(), burst, mask, hasher);
@@ -88,13 +88,25 @@ pub(crate) struct Work<'a> {
     plan: Plan,
 }
 
+/// Copied as octets, 64 at a time: a loop would set the tag of each value by itself (1 tick a frame).
+static PENDING: [Verdict; LANES] = [Verdict::Pending; LANES];
+static KEEP: [VlanEdit; LANES] = [VlanEdit::Keep; LANES];
+
+/// The first `len` values.
+#[inline]
+fn copy<T: Copy>(to: &mut [T; LANES], from: &[T; LANES], len: usize) {
+    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+        to.copy_from_slice(from);
+    }
+}
+
 /// The loop over the lanes, compiled once for each kernel and number of words that are hashed.
 #[inline(always)]
 pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64], usize, &Plan) -> Option<Found>) {
     let Work { burst, mask, hasher, plan } = work;
     let (len, in_port) = (burst.len(), burst.in_port);
-    burst.verdicts.iter_mut().take(len).for_each(|verdict| *verdict = Verdict::Pending);
-    burst.vlans.iter_mut().take(len).for_each(|vlan| *vlan = VlanEdit::Keep);
+    copy(&mut burst.verdicts, &PENDING, len);
+    copy(&mut burst.vlans, &KEEP, len);
     let frames = burst.frames.iter().take(len);
     let places = burst.layers.iter_mut().zip(&mut burst.keys).zip(&mut burst.hashes);
     let rare = burst.wide.iter_mut().zip(&mut burst.verdicts);
@@ -109,8 +121,9 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
             if N <= 4 {
                 *hash = hasher.words(&narrow::<N>(&found.key));
             } else {
-                wide.words = widen(&found.key);
-                *hash = hasher.words(&prefix::<N>(wide));
+                let words = widen::<N>(&found.key);
+                *hash = hasher.words(&words);
+                put(wide, &words);
             }
             continue;
         }
@@ -127,7 +140,7 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
         }
         *key = prefix(&facts);
         if N > 4 {
-            *wide = facts;
+            put(wide, &prefix::<N>(&facts));
         }
     }
 }
@@ -148,10 +161,19 @@ fn narrow<const N: usize>(words: &[u64; 4]) -> [u64; N] {
 
 /// Four words, the rest zero.
 #[inline(always)]
-fn widen(words: &[u64; 4]) -> [u64; WORDS] {
-    let mut all = [0; WORDS];
+fn widen<const N: usize>(words: &[u64; 4]) -> [u64; N] {
+    let mut all = [0; N];
     if let Some(first) = all.first_chunk_mut() {
         *first = *words;
     }
     all
+}
+
+/// Set the words of a key that its class compares. The others stay as they are: to clear 256 octets a lane would cost
+/// more than all the rest (a burst of them does not fit into the first cache).
+#[inline(always)]
+fn put<const N: usize>(key: &mut FlowKey, words: &[u64; N]) {
+    if let Some(first) = key.words.first_chunk_mut() {
+        *first = *words;
+    }
 }
