@@ -45,6 +45,25 @@ pub struct Environment<'a> {
     pub pool: &'a Pool,
     /// Holds descriptors for the time when this process is gone, and gives back what the last one left.
     pub keeper: &'a Keeper,
+    /// Memory ports that code in this process made, by port name, until one opens them.
+    pub offered: &'a Offered,
+}
+
+/// Memory ports that wait to be opened, by port name.
+#[derive(Default)]
+pub struct Offered(parking_lot::Mutex<std::collections::HashMap<String, Opened>>);
+
+impl Offered {
+    /// The map.
+    pub fn lock(&self) -> parking_lot::MutexGuard<'_, std::collections::HashMap<String, Opened>> {
+        self.0.lock()
+    }
+}
+
+impl std::fmt::Debug for Offered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.lock().keys()).finish()
+    }
 }
 
 /// An open port.
@@ -62,6 +81,11 @@ pub trait RxQueue: Send {
 
     /// Descriptor that is readable (level-triggered) while frames wait; `None` if the queue must be polled.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The queue is looked at in every turn, since that costs next to nothing; others when [`Self::fd`] is readable.
+    fn polled(&self) -> bool {
+        self.fd().is_none()
+    }
 
     /// The worker is about to sleep on [`Self::fd`]: arrange to be woken. Returns true if frames wait already. Queues
     /// whose descriptor the kernel drives have nothing to do.
@@ -94,6 +118,14 @@ pub trait Device: Send + Sync {
 
     /// The device finishes this work itself.
     fn takes(&self, offload: Offload) -> bool;
+
+    /// Take over the MAC and MTU of a port that is open already.
+    ///
+    /// # Errors
+    /// What the device refused; it is as it was before.
+    fn configure(&self, _port: &api::Port) -> Result<(), PortError> {
+        Ok(())
+    }
 
     /// How the device is now.
     fn status(&self) -> Status;
@@ -167,6 +199,25 @@ impl TxBatch {
             self.bytes -= frame.len().min(self.bytes);
         }
         front
+    }
+
+    /// Take the `n` oldest frames out, for a device that takes them for certain.
+    #[inline]
+    pub fn take(&mut self, n: usize) -> impl Iterator<Item = Frame> {
+        let bytes = &mut self.bytes;
+        self.frames.drain(..n.min(self.frames.len())).map(|(frame, _)| {
+            *bytes -= frame.len().min(*bytes);
+            frame
+        })
+    }
+
+    /// Take the newest frame out, with the port it came in by.
+    pub fn pop_newest(&mut self) -> Option<(Frame, PortId)> {
+        let back = self.frames.pop_back();
+        if let Some((frame, _)) = &back {
+            self.bytes -= frame.len().min(self.bytes);
+        }
+        back
     }
 
     /// Put a frame that was popped back to the front.
