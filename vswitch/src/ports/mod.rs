@@ -14,11 +14,13 @@ use pipeline::raw::{Frame, Pool, Stash};
 
 use crate::keeper::Keeper;
 
+pub mod internal;
 pub mod memory;
 pub mod null;
+pub mod tap;
 
 /// The kinds of ports, in the order in which help lists them.
-pub const PORT_TYPES: &[&PortDef] = &[&memory::PORT, &null::PORT];
+pub const PORT_TYPES: &[&PortDef] = &[&tap::PORT, &internal::PORT, &memory::PORT, &null::PORT];
 
 /// A kind of port.
 #[derive(Debug)]
@@ -71,6 +73,12 @@ pub trait RxQueue: Send {
 
     /// Frames that one call of [`Self::rx`] should fetch at most: 64 from kernel devices, 256 from memory.
     fn limit(&self) -> usize;
+
+    /// Frames that the queue had to lose since the last call because there was no memory for them, to be counted as
+    /// [`NoFrame`](pipeline::drop::DropReason::NoFrame). Asked after each [`Self::rx`].
+    fn lost(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What a call of [`RxQueue::rx`] came to. How many frames there were, the burst knows.
