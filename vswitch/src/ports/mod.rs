@@ -17,10 +17,11 @@ use crate::keeper::Keeper;
 pub mod internal;
 pub mod memory;
 pub mod null;
+pub mod pcap;
 pub mod tap;
 
 /// The kinds of ports, in the order in which help lists them.
-pub const PORT_TYPES: &[&PortDef] = &[&tap::PORT, &internal::PORT, &memory::PORT, &null::PORT];
+pub const PORT_TYPES: &[&PortDef] = &[&tap::PORT, &internal::PORT, &pcap::PORT, &memory::PORT, &null::PORT];
 
 /// A kind of port.
 #[derive(Debug)]
