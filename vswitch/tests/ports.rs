@@ -273,6 +273,7 @@ fn a_deleted_namespace_takes_its_port_with_it() {
     assert_eq!((rx, opened.device.status().error), (Rx::Drained, None));
     drop(pod);
     eventually("the device is gone", || (receive(&mut opened, &mut stash).1 == Rx::Gone).then_some(()));
+    assert_eq!(opened.device.fault().as_deref(), Some("device is gone"));
     assert_eq!(opened.device.status().error.as_deref(), Some("device is gone"));
     let mut batch = TxBatch::new();
     let mut frame = stash.take().unwrap();
@@ -312,7 +313,7 @@ fn a_device_left_by_a_dead_daemon_is_reopened_and_frees_its_namespace() {
         assert!(!path.exists());
         std::thread::sleep(Duration::from_millis(50));
         assert!(link(&witness, "alive").is_some(), "the descriptor pins the namespace");
-        assert_eq!(again.device.status().error.as_deref(), Some("namespace is gone"));
+        assert_eq!(again.device.fault().as_deref(), Some("namespace is gone"));
         drop(again);
         eventually("the namespace is freed", || link(&witness, "alive").is_none().then_some(()));
     });
@@ -379,15 +380,13 @@ fn role_keeper() {
     std::process::exit(code.unwrap().into());
 }
 
-/// Not a test by itself: a data plane with one port, whose namespace the environment names.
+/// Not a test by itself: a data plane with one port, in the namespace that the file `netns` in the run-dir names.
 #[test]
 fn role_data_plane() {
-    if std::env::var_os("PORTS_TEST_RUN_DIR").is_none() {
-        return;
-    }
+    let Some(run_dir) = std::env::var_os("PORTS_TEST_RUN_DIR") else { return };
     let keeper = Keeper::from_environment().unwrap();
     let pool = frame_pool(1024, 4).unwrap();
-    let netns = std::env::var("PORTS_TEST_NETNS").unwrap();
+    let netns = std::fs::read_to_string(Path::new(&run_dir).join("netns")).unwrap();
     let environment = Environment { pool: &pool, keeper: &keeper };
     let opened = (tap::PORT.open)(&port("web-0", &[("netns", &netns), ("ifname", "eth0")]), &environment).unwrap();
     keeper.ready().unwrap();
@@ -422,10 +421,11 @@ fn a_tap_stays_up_while_its_data_plane_is_killed_and_started_again() {
     let name = "a_tap_stays_up_while_its_data_plane_is_killed_and_started_again";
     let Some(Hosts { daemon, pods: [pod, witness] }) = hosts(name) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let keeper = daemon.run(|| {
-        let mut command = role("role_keeper", dir.path());
-        command.env("PORTS_TEST_NETNS", pod.path()).stdout(Stdio::piped()).spawn().unwrap()
-    });
+    let place = |namespace: &Namespace| {
+        std::fs::write(dir.path().join("netns"), namespace.path().to_str().unwrap()).unwrap();
+    };
+    place(&pod);
+    let keeper = daemon.run(|| role("role_keeper", dir.path()).stdout(Stdio::piped()).spawn().unwrap());
     let mut keeper = Running(keeper);
     let mut lines = BufReader::new(keeper.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut life = || {
@@ -457,6 +457,15 @@ fn a_tap_stays_up_while_its_data_plane_is_killed_and_started_again() {
         watch.join().unwrap();
     });
     assert!(samples.into_inner() > 100, "somebody looked");
+
+    // When its namespace is another one after a restart, the port is there, and no more where it was.
+    let elsewhere = Namespace::new().unwrap();
+    for (now, then) in [(&elsewhere, &pod), (&pod, &elsewhere)] {
+        place(now);
+        kill_process(data_plane, Signal::KILL).unwrap();
+        data_plane = life();
+        assert!(link(now, "eth0").is_some() && link(then, "eth0").is_none());
+    }
 
     // The descriptor that went from hand to hand was never opened inside: the namespace can go.
     witness.run(|| {

@@ -104,8 +104,14 @@ pub trait Device: Send + Sync {
     /// The device finishes this work itself.
     fn takes(&self, offload: Offload) -> bool;
 
-    /// How the device is now.
+    /// How the device is now. May cost as much as starting a thread: for people, not for every second.
     fn status(&self) -> Status;
+
+    /// Why the device will never carry a frame again, if so: the switch closes the port then. Cheap enough to be asked
+    /// of every port once a second. Also what [`Status::error`] says.
+    fn fault(&self) -> Option<String> {
+        None
+    }
 
     /// The port is deleted: remove the device, if it is ours.
     fn remove(&self);

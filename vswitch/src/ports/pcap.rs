@@ -219,8 +219,12 @@ impl Device for Pcap {
     }
 
     fn status(&self) -> Status {
-        let error = self.record.as_ref().and_then(Record::flush);
-        Status { error, ..Status::default() }
+        Status { error: self.fault(), ..Status::default() }
+    }
+
+    /// Asked once a second, and the second in which records reach the file.
+    fn fault(&self) -> Option<String> {
+        self.record.as_ref().and_then(Record::flush)
     }
 
     fn remove(&self) {

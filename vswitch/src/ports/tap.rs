@@ -6,7 +6,7 @@
 //!
 //! 1. the keeper has its descriptor: an earlier data plane left it, the pod saw nothing;
 //! 2. the keeper has nothing, but a device of ours is there: both processes were gone. It is opened by name from inside
-//!    its namespace. That pins the namespace, so [`Device::status`] says when the namespace's path is gone or leads
+//!    its namespace. That pins the namespace, so [`Device::fault`] says when the namespace's path is gone or leads
 //!    elsewhere, and the switch then closes the port;
 //! 3. it is made.
 //!
@@ -163,34 +163,49 @@ impl Home {
     }
 }
 
+/// How we came by a device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Inherited,
+    Reopened,
+    Made,
+}
+
 /// Come by the device, and open it as a port.
 pub(super) fn open_tap(wish: &Wish<'_>, environment: &Environment<'_>) -> Result<Opened, PortError> {
-    let home = Home::find(wish)?;
     let keeper = environment.keeper;
-    let held = inherit(wish, &home, keeper);
-    let inherited = held.is_some();
-    let fd = match held {
-        Some(fd) => fd,
-        None => match reopen(wish, &home).map_err(|error| wish.error(&error))? {
-            Some(fd) => fd,
-            None => make(wish, &home)?,
-        },
-    };
+    // The keeper must not pin a namespace that nobody can find any more.
+    let home = Home::find(wish).inspect_err(|_| keeper.release(&wish.key()))?;
+    let (fd, origin) = obtain(wish, &home, keeper)?;
     let tap = Tap {
         accepted: tun::negotiate(&fd),
         pinned: pinned(wish, &fd),
         key: wish.key(),
         keeper: keeper.clone(),
-        gone: AtomicBool::new(false),
+        released: AtomicBool::new(false),
         fd,
     };
-    if !inherited && let Err(error) = keeper.hold(&tap.key, tap.fd.as_fd()) {
-        let _ = tun::set_persistent(&tap.fd, false);
+    if origin != Origin::Inherited
+        && let Err(error) = keeper.hold(&tap.key, tap.fd.as_fd())
+    {
+        if origin == Origin::Made {
+            let _ = tun::set_persistent(&tap.fd, false);
+        }
         return Err(PortError(format!("{}: the keeper cannot hold its device: {error}", wish.port)));
     }
     let tap = Arc::new(tap);
     let queue = Queue { tap: Arc::clone(&tap), spare: None, pool: environment.pool.clone(), lost: 0 };
     Ok(Opened { queues: vec![Box::new(queue)], device: tap })
+}
+
+fn obtain(wish: &Wish<'_>, home: &Home, keeper: &Keeper) -> Result<(OwnedFd, Origin), PortError> {
+    if let Some(fd) = inherit(wish, home, keeper) {
+        return Ok((fd, Origin::Inherited));
+    }
+    match reopen(wish, home).map_err(|error| wish.error(&error))? {
+        Some(fd) => Ok((fd, Origin::Reopened)),
+        None => make(wish, home).map(|fd| (fd, Origin::Made)),
+    }
 }
 
 /// The descriptor that the keeper has, if its device lives where the port shall be. Otherwise what it has is removed.
@@ -282,8 +297,8 @@ struct Tap {
     /// What the keeper knows the descriptor by.
     key: String,
     keeper: Keeper,
-    /// The keeper's duplicate was given up.
-    gone: AtomicBool,
+    /// The keeper was told to close its duplicate.
+    released: AtomicBool,
 }
 
 impl Tap {
@@ -306,8 +321,8 @@ impl Tap {
         sent.map(|_| ())
     }
 
-    /// Why the device carries nothing any more, if so.
-    fn fault(&self) -> Option<&'static str> {
+    /// What is gone, if something is.
+    fn loss(&self) -> Option<&'static str> {
         if tun::name(&self.fd).is_err() {
             return Some("device is gone");
         }
@@ -322,9 +337,9 @@ impl Tap {
         netns::within(ns.as_fd(), || Netlink::open()?.link(&tun::name(&self.fd)?))?
     }
 
-    /// Let nobody keep the device, or its namespace, alive on our behalf.
-    fn give_up(&self) {
-        if !self.gone.swap(true, Ordering::Relaxed) {
+    /// Let the keeper not hold the device, or its namespace, on our behalf.
+    fn release(&self) {
+        if !self.released.swap(true, Ordering::Relaxed) {
             self.keeper.release(&self.key);
         }
     }
@@ -364,8 +379,7 @@ impl Device for Tap {
     fn status(&self) -> Status {
         let offloads = offload_names(self.accepted);
         if let Some(fault) = self.fault() {
-            self.give_up();
-            return Status { error: Some(fault.into()), offloads, ..Status::default() };
+            return Status { error: Some(fault), offloads, ..Status::default() };
         }
         match self.link() {
             Ok(Some(link)) => Status {
@@ -382,9 +396,15 @@ impl Device for Tap {
         }
     }
 
+    fn fault(&self) -> Option<String> {
+        let loss = self.loss()?;
+        self.release();
+        Some(loss.into())
+    }
+
     fn remove(&self) {
         let _ = tun::set_persistent(&self.fd, false);
-        self.give_up();
+        self.release();
     }
 }
 
