@@ -14,11 +14,14 @@ use pipeline::raw::{Frame, Pool, Stash};
 
 use crate::keeper::Keeper;
 
+pub mod internal;
 pub mod memory;
 pub mod null;
+pub mod pcap;
+pub mod tap;
 
 /// The kinds of ports, in the order in which help lists them.
-pub const PORT_TYPES: &[&PortDef] = &[&memory::PORT, &null::PORT];
+pub const PORT_TYPES: &[&PortDef] = &[&tap::PORT, &internal::PORT, &pcap::PORT, &memory::PORT, &null::PORT];
 
 /// A kind of port.
 #[derive(Debug)]
@@ -95,6 +98,12 @@ pub trait RxQueue: Send {
 
     /// Frames that one call of [`Self::rx`] should fetch at most: 64 from kernel devices, 256 from memory.
     fn limit(&self) -> usize;
+
+    /// Frames that the queue had to lose since the last call because there was no memory for them, to be counted as
+    /// [`NoFrame`](pipeline::drop::DropReason::NoFrame). Asked after each [`Self::rx`].
+    fn lost(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What a call of [`RxQueue::rx`] came to. How many frames there were, the burst knows.
@@ -127,8 +136,14 @@ pub trait Device: Send + Sync {
         Ok(())
     }
 
-    /// How the device is now.
+    /// How the device is now. May cost as much as starting a thread: for people, not for every second.
     fn status(&self) -> Status;
+
+    /// Why the device will never carry a frame again, if so: the switch closes the port then. Cheap enough to be asked
+    /// of every port once a second. Also what [`Status::error`] says.
+    fn fault(&self) -> Option<String> {
+        None
+    }
 
     /// The port is deleted: remove the device, if it is ours.
     fn remove(&self);
