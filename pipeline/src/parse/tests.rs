@@ -1,12 +1,14 @@
-//! What the parser accepts, refuses and reads, from real octets; kernels against each other and against etherparse.
+//! What the parser accepts, refuses and reads, from real octets; kernels against each other. `tests/oracle.rs`
+//! holds the same parser against etherparse.
 
-mod differential;
-pub(crate) mod frames;
+#[path = "../../tests/kit/frames.rs"]
+mod frames;
 
 use api::{MacAddr, PortId};
+use proptest::prelude::*;
 
 use super::*;
-use crate::burst::{Kind, guard};
+use crate::burst::guard;
 use crate::drop::DropReason as Reason;
 use crate::key::{FRAG_ANY, FRAG_LATER, Field, VLAN_TAGGED};
 use crate::offload::Offload;
@@ -344,5 +346,25 @@ fn both_kernels_agree_on_each_octet_of_the_template_changed() {
             frames.push(frame[..at].to_vec());
         }
         kernels_agree(&frames, &masks()[1]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn both_kernels_agree_on_mutated_frames(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..600),
+    ) {
+        let mut frames = all();
+        for (frame, at, value) in changes {
+            let index = frame.index(frames.len());
+            let frame = &mut frames[index];
+            let at = at.index(frame.len());
+            frame[at] = value;
+        }
+        for mask in masks() {
+            kernels_agree(&frames, &mask);
+        }
     }
 }
