@@ -8,6 +8,7 @@
 //!          port 1 sends  the same, turned round
 //! ```
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
@@ -129,6 +130,44 @@ impl Frames {
         Ok(frames)
     }
 
+    /// Divide the frames of a capture between the two ports of a bridge, so that every station stays on its side: who
+    /// is first heard is on the left, whom it speaks to on the right. Order is kept within a side.
+    pub fn sides(&self) -> [Self; 2] {
+        let mut side: HashMap<[u8; 6], usize> = HashMap::new();
+        let mut sides = [Self::default(), Self::default()];
+        for n in 0..self.len() {
+            let frame = self.nth(n);
+            let mac =
+                |at: usize| frame.get(at..at + 6).and_then(|mac| <[u8; 6]>::try_from(mac).ok()).unwrap_or_default();
+            let (dst, src) = (mac(0), mac(6));
+            let group = dst[0] & 1 == 1;
+            let opposite = if group { 1 } else { side.get(&dst).copied().unwrap_or(1) };
+            let from = *side.entry(src).or_insert(1 - opposite);
+            if !group {
+                side.entry(dst).or_insert(1 - from);
+            }
+            // Copied from a list that fitted.
+            let _ = sides[from].push(frame);
+        }
+        sides
+    }
+
+    /// One list out of two, a frame of each in turn.
+    ///
+    /// # Errors
+    /// When the frames are more than 4 GiB.
+    pub fn interleaved(left: &Self, right: &Self) -> Result<Self> {
+        let mut frames = Self::default();
+        for n in 0..left.len().max(right.len()) {
+            for list in [left, right] {
+                if n < list.len() {
+                    frames.push(list.nth(n))?;
+                }
+            }
+        }
+        Ok(frames)
+    }
+
     /// Write the frames as a capture.
     ///
     /// # Errors
@@ -195,12 +234,10 @@ fn udp(pair: u32, turned: bool, len: usize) -> Result<Vec<u8>> {
 }
 
 /// Numbers that look random and are the same in every run (xorshift64*, Vigna 2016).
-#[derive(Debug)]
-pub struct Random(pub u64);
+struct Random(u64);
 
 impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
+    fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -210,7 +247,7 @@ impl Random {
     /// Fisher and Yates.
     fn shuffle(&mut self, items: &mut [u32]) {
         for i in (1..items.len()).rev() {
-            let j = (self.next() >> 32) as usize % (i + 1);
+            let j = (self.draw() >> 32) as usize % (i + 1);
             items.swap(i, j);
         }
     }
@@ -263,6 +300,14 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert_eq!(read.len(), frames.len());
         assert!((0..read.len()).all(|n| read.nth(n) == frames.nth(n)));
+    }
+
+    #[test]
+    fn stations_of_a_capture_stay_on_their_side() {
+        let [left, right] = Frames::pairs(7, Size::Fixed(64)).unwrap();
+        let [a, b] = Frames::interleaved(&left, &right).unwrap().sides();
+        let same = |x: &Frames, y: &Frames| x.len() == y.len() && (0..x.len()).all(|n| x.nth(n) == y.nth(n));
+        assert!(same(&a, &left) && same(&b, &right));
     }
 
     #[test]

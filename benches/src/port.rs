@@ -39,6 +39,9 @@ impl Generator {
 
 impl RxQueue for Generator {
     fn rx(&mut self, burst: &mut Burst, limit: usize, stash: &mut Stash) -> Rx {
+        if self.frames.is_empty() {
+            return Rx::Drained;
+        }
         for _ in 0..limit {
             let Some(mut frame) = stash.take() else { return Rx::Starved };
             // The frames were checked to fit a slot when they were made.

@@ -33,7 +33,7 @@ pub struct Params {
     pub flows: usize,
     /// Sizes of the frames.
     pub size: Size,
-    /// Frames to send instead of our own; both ports send them.
+    /// Frames to send instead of our own, divided between the ports as [`Frames::sides`] does.
     pub pcap: Option<PathBuf>,
     /// CPUs to run on, in the order of the workers; the system chooses where there are none.
     pub cpus: Vec<u16>,
@@ -48,8 +48,7 @@ impl Params {
     /// When the capture cannot be read, or there are too many flows.
     pub fn frames(&self) -> Result<[Arc<Frames>; 2]> {
         if let Some(path) = &self.pcap {
-            let frames = Arc::new(Frames::read_pcap(path)?);
-            return Ok([Arc::clone(&frames), frames]);
+            return Ok(Frames::read_pcap(path)?.sides().map(Arc::new));
         }
         Ok(Frames::pairs(self.flows, self.size)?.map(Arc::new))
     }
