@@ -18,8 +18,6 @@ pub(crate) struct Captures {
     pub(crate) frames: usize,
     /// What each port sends.
     pub(crate) ports: [PathBuf; 2],
-    /// Both in one file, in turn.
-    pub(crate) both: PathBuf,
 }
 
 /// The bridge's work with `flows` pairs of stations.
@@ -31,10 +29,9 @@ pub(crate) fn contest<'a>(
 ) -> Result<Contest<'a>> {
     let [left, right] = Frames::pairs(flows, Size::Fixed(64))?;
     let file = |side: &str| directory.file(format!("{flows}-{side}.pcap"));
-    let captures = Captures { flows, frames: left.len(), ports: [file("left"), file("right")], both: file("both") };
+    let captures = Captures { flows, frames: left.len(), ports: [file("left"), file("right")] };
     left.write_pcap(&captures.ports[0])?;
     right.write_pcap(&captures.ports[1])?;
-    Frames::interleaved(&left, &right)?.write_pcap(&captures.both)?;
     Ok(Contest {
         work: format!("bridge flows={flows}"),
         unit: "tsc/pkt",

@@ -27,8 +27,9 @@ impl Peer for Bridge<'_> {
     }
 
     fn turn(&mut self, duration: Duration) -> Result<f64> {
-        let (flows, pcap) = (self.captures.flows.to_string(), self.captures.both.display().to_string());
-        let arguments = ["bridge", "--flows", &flows, "--pcap", &pcap];
+        let (flows, pcap) =
+            (self.captures.flows.to_string(), self.captures.ports.each_ref().map(|path| path.display().to_string()));
+        let arguments = ["bridge", "--flows", &flows, "--pcap", &pcap.join(",")];
         Ok(vsbench(&arguments, self.cpu, duration, self.directory)?.tsc_per_packet)
     }
 }

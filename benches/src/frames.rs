@@ -8,7 +8,7 @@
 //!          port 1 sends  the same, turned round
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
@@ -28,6 +28,8 @@ const HEADERS: usize = 14 + 20 + 8;
 const SIZES: std::ops::RangeInclusive<usize> = 64..=1518;
 /// Frames of a list at least, so that few flows are not one hot cache line.
 const FEWEST: usize = 4096;
+/// The right station of pair 0.
+const ANYBODY: [u8; 6] = [2, 1, 0, 0, 0, 0];
 /// Pairs at most: their number fills 24 bits of the addresses.
 const MOST: usize = 1 << 23;
 
@@ -104,12 +106,33 @@ impl Frames {
         Ok([list(false)?, list(true)?])
     }
 
-    /// Frames from `stations` different sources, each once, to one station: what a bridge learns from.
+    /// What a bridge learns from: frames of `stations` different sources, each once, in random order, to one station.
     ///
     /// # Errors
     /// As [`Self::pairs`].
     pub fn sources(stations: usize) -> Result<Self> {
-        let [frames, _] = Self::pairs(stations, Size::Fixed(*SIZES.start()))?;
+        let [mut frames, _] = Self::pairs(stations, Size::Fixed(*SIZES.start()))?;
+        // Few stations are repeated by `pairs`; here each speaks once.
+        let mut heard = HashSet::new();
+        frames.places.retain(|&(at, _)| {
+            let mac = frames.bytes.get(at as usize + 6..at as usize + 12).unwrap_or_default();
+            heard.insert(mac.to_vec())
+        });
+        for &(at, _) in &frames.places {
+            if let Some(mac) = frames.bytes.get_mut(at as usize..at as usize + 6) {
+                mac.copy_from_slice(&ANYBODY);
+            }
+        }
+        Ok(frames)
+    }
+
+    /// One frame from the station that all of [`Self::sources`] send to.
+    ///
+    /// # Errors
+    /// Never, in effect: one pair can always be told apart.
+    pub fn anybody() -> Result<Self> {
+        let mut frames = Self::default();
+        frames.push(&udp(0, true, *SIZES.start() - FCS)?)?;
         Ok(frames)
     }
 
@@ -150,22 +173,6 @@ impl Frames {
             let _ = sides[from].push(frame);
         }
         sides
-    }
-
-    /// One list out of two, a frame of each in turn.
-    ///
-    /// # Errors
-    /// When the frames are more than 4 GiB.
-    pub fn interleaved(left: &Self, right: &Self) -> Result<Self> {
-        let mut frames = Self::default();
-        for n in 0..left.len().max(right.len()) {
-            for list in [left, right] {
-                if n < list.len() {
-                    frames.push(list.nth(n))?;
-                }
-            }
-        }
-        Ok(frames)
     }
 
     /// Write the frames as a capture.
@@ -275,6 +282,15 @@ mod tests {
     }
 
     #[test]
+    fn every_source_speaks_once_and_to_the_same_station() {
+        let frames = Frames::sources(100).unwrap();
+        let sources: HashSet<&[u8]> = (0..frames.len()).map(|n| &frames.nth(n)[6..12]).collect();
+        assert_eq!((frames.len(), sources.len()), (100, 100));
+        let anybody = Frames::anybody().unwrap();
+        assert!((0..100).all(|n| frames.nth(n)[..6] == anybody.nth(0)[6..12]));
+    }
+
+    #[test]
     fn the_checksums_are_valid() {
         let [frames, _] = Frames::pairs(5, Size::Imix).unwrap();
         for n in 0..100 {
@@ -304,10 +320,12 @@ mod tests {
 
     #[test]
     fn stations_of_a_capture_stay_on_their_side() {
-        let [left, right] = Frames::pairs(7, Size::Fixed(64)).unwrap();
-        let [a, b] = Frames::interleaved(&left, &right).unwrap().sides();
+        let [there, back] = Frames::pairs(7, Size::Fixed(64)).unwrap();
+        let mut capture = there.clone();
+        (0..back.len()).for_each(|n| capture.push(back.nth(n)).unwrap());
+        let [left, right] = capture.sides();
         let same = |x: &Frames, y: &Frames| x.len() == y.len() && (0..x.len()).all(|n| x.nth(n) == y.nth(n));
-        assert!(same(&a, &left) && same(&b, &right));
+        assert!(same(&left, &there) && same(&right, &back));
     }
 
     #[test]

@@ -12,3 +12,4 @@ pub mod plot;
 pub mod port;
 pub mod report;
 pub mod scenarios;
+pub mod world;

@@ -34,6 +34,8 @@ pub struct Moved {
     pub packets: u64,
     /// Of those, packets that did not come out.
     pub drops: u64,
+    /// Ticks that count, where preparing the burst is not part of the work; 0 when everything counts.
+    pub ticks: u64,
 }
 
 /// Where the ticks of a burst went.
@@ -50,14 +52,16 @@ impl Laps {
         self.last = ticks();
     }
 
-    /// Step `n` is done.
+    /// Step `n` is done. Returns how long it took.
     #[inline]
-    pub fn lap(&mut self, n: usize) {
+    pub fn lap(&mut self, n: usize) -> u64 {
         let now = ticks();
+        let took = now.wrapping_sub(self.last);
         if let Some(sum) = self.sums.get_mut(n) {
-            *sum += now.wrapping_sub(self.last);
+            *sum += took;
         }
         self.last = now;
+        took
     }
 }
 
@@ -82,8 +86,11 @@ pub fn closed_loop(work: &mut dyn Step, warm_up: u64, duration: Duration, machin
     let (patience, window) = (ticks_of(Duration::from_secs(10)), ticks_of(duration) / WINDOWS);
     let mut laps = Laps::default();
     let (start, mut warmed) = (ticks(), 0);
-    while warmed < warm_up {
+    loop {
         warmed += work.step(&mut laps).packets;
+        if warmed >= warm_up.max(1) {
+            break;
+        }
         anyhow::ensure!(warmed > 0 || ticks() - start < patience, "no packet came through");
     }
     laps = Laps::default();
@@ -91,21 +98,22 @@ pub fn closed_loop(work: &mut dyn Step, warm_up: u64, duration: Duration, machin
     let mut latency = Histogram::new_with_bounds(1, ticks_of(Duration::from_secs(60)).max(2), 3)?;
     let (mut windows, mut packets, mut drops) = (Vec::new(), 0, 0);
     for _ in 0..WINDOWS {
-        let (begin, mut in_window) = (ticks(), 0);
-        let mut before = begin;
+        let begin = ticks();
+        let (mut before, mut in_window, mut spent) = (begin, 0, 0);
         loop {
             let moved = work.step(&mut laps);
             let now = ticks();
+            let took = if moved.ticks == 0 { now - before } else { moved.ticks };
             if moved.packets > 0 {
-                latency.saturating_record_n(now - before, moved.packets);
+                latency.saturating_record_n(took.max(1), moved.packets);
             }
-            (in_window, drops, before) = (in_window + moved.packets, drops + moved.drops, now);
+            (in_window, spent, drops, before) = (in_window + moved.packets, spent + took, drops + moved.drops, now);
             if now - begin >= window {
                 break;
             }
         }
         if in_window > 0 {
-            windows.push((before - begin) as f64 / in_window as f64);
+            windows.push(spent as f64 / in_window as f64);
         }
         packets += in_window;
     }
@@ -162,7 +170,7 @@ mod tests {
             let until = ticks() + 10_000;
             while ticks() < until {}
             laps.lap(0);
-            Moved { packets: self.0, drops: u64::from(self.0 > 0) }
+            Moved { packets: self.0, drops: u64::from(self.0 > 0), ticks: 0 }
         }
     }
 

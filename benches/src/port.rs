@@ -35,6 +35,11 @@ impl Generator {
     pub fn new(frames: Arc<Frames>) -> Self {
         Self { frames, next: 0 }
     }
+
+    /// The next frame is the first one.
+    pub fn at_start(&self) -> bool {
+        self.next == 0
+    }
 }
 
 impl RxQueue for Generator {
@@ -128,7 +133,7 @@ impl Step for Alone {
             }
         }
         let _ = self.sink.tx(&mut self.batch, &mut self.stash);
-        Moved { packets: len as u64, drops: 0 }
+        Moved { packets: len as u64, drops: 0, ticks: 0 }
     }
 }
 
