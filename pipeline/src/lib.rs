@@ -26,6 +26,7 @@ pub mod rewrite;
 
 pub mod burst;
 
+pub mod checksum;
 pub mod counters;
 pub mod drop;
 pub mod key;
@@ -33,6 +34,7 @@ pub mod live;
 pub mod offload;
 pub mod raw;
 
+pub mod segment;
 pub mod tables;
 
 use burst::{Burst, Verdict};
@@ -76,6 +78,9 @@ const SWEEP_MAX: u64 = 10_000;
 /// What a burst is decided by: the program that is in force, and what goes with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
+    /// What was in force *before* `program` was taken: a decision by a newer program that carries an older generation is
+    /// asked again once; the other way round it would be believed for ever.
+    pub moment: Moment,
     /// The program, one version for the whole burst.
     pub program: &'a Program,
     /// What packets write.
@@ -157,7 +162,7 @@ impl Pipeline {
     /// As [`Self::run`]; `done` is called after each step.
     #[inline]
     pub fn run_measured(&mut self, burst: &mut Burst, turn: &Turn<'_>, mut done: impl FnMut(Step)) -> usize {
-        let moment = turn.live.cells.now();
+        let moment = turn.moment;
         if moment.epoch != self.epoch {
             self.flush(turn);
             self.epoch = moment.epoch;

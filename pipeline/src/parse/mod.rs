@@ -54,7 +54,7 @@ impl Kernel {
 
 /// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for classes beyond V4; as many words as
 /// the class compares), `class` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
-/// A malformed frame's other arrays are zero.
+/// A malformed frame's layers and key are zero.
 pub fn parse(burst: &mut Burst, mask: &KeyMask, hasher: &KeyHasher) {
     parse_with(Kernel::best(), burst, mask, hasher);
 }
@@ -108,9 +108,9 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
     copy(&mut burst.verdicts, &PENDING, len);
     copy(&mut burst.vlans, &KEEP, len);
     let frames = burst.frames.iter().take(len);
-    let places = burst.layers.iter_mut().zip(&mut burst.keys).zip(&mut burst.hashes);
-    let rare = burst.wide.iter_mut().zip(&mut burst.verdicts);
-    for ((frame, ((layers, key), hash)), (wide, verdict)) in frames.zip(places).zip(rare) {
+    let places = burst.layers.iter_mut().zip(&mut burst.keys);
+    let rare = burst.wide.iter_mut().zip(&mut burst.hashes).zip(&mut burst.verdicts);
+    for ((frame, (layers, key)), ((wide, hash), verdict)) in frames.zip(places).zip(rare) {
         // A lane in use has a frame: rx put it there and tx has not run.
         let Some(frame) = frame else { continue };
         if frame.is_plain()
@@ -118,30 +118,30 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
             && let Some(found) = template(window, frame.head().len(), &plan)
         {
             (*layers, *key) = (found.layers, found.key);
-            if N <= 4 {
-                *hash = hasher.words(&narrow::<N>(&found.key));
-            } else {
+            if N > 4 {
                 let words = widen::<N>(&found.key);
-                *hash = hasher.words(&words);
                 put(wide, &words);
+                *hash = hasher.words(&words);
             }
             continue;
         }
         let mut facts = FlowKey::EMPTY;
-        match full(frame, in_port, mask, &mut facts) {
-            Ok(found) => {
-                *layers = found;
-                *hash = hasher.words(&prefix::<N>(&facts));
-            }
-            Err(reason) => {
-                (*layers, *hash) = (Layers::default(), 0);
-                *verdict = Verdict::Drop(reason);
-            }
-        }
+        *layers = full(frame, in_port, mask, &mut facts).unwrap_or_else(|reason| {
+            *verdict = Verdict::Drop(reason);
+            Layers::default()
+        });
         *key = prefix(&facts);
         if N > 4 {
-            put(wide, &prefix::<N>(&facts));
+            let words = prefix::<N>(&facts);
+            put(wide, &words);
+            *hash = hasher.words(&words);
         }
+    }
+    // A loop of its own, which reads the short keys from memory again: to move them out of vector registers costs a tick
+    // more.
+    if N <= 4 {
+        let hashes = burst.hashes.iter_mut().take(len).zip(&burst.keys);
+        hashes.for_each(|(hash, key)| *hash = hasher.words(&narrow::<N>(key)));
     }
 }
 

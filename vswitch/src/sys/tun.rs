@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{Getter, IntegerSetter, Opcode, Setter, Updater, ioctl, opcode};
@@ -78,6 +78,12 @@ pub fn open(name: &str) -> io::Result<OwnedFd> {
     // SAFETY: TUNSETVNETHDRSZ reads an int.
     unsafe { ioctl(&fd, Setter::<TUNSETVNETHDRSZ, i32>::new(size))? };
     Ok(fd)
+}
+
+/// The descriptor of a device that `tun-tap` made: the crate is older than [`AsFd`].
+pub fn borrow(made: &tun_tap::Iface) -> BorrowedFd<'_> {
+    // SAFETY: the device owns its descriptor, and outlives the borrow.
+    unsafe { BorrowedFd::borrow_raw(made.as_raw_fd()) }
 }
 
 /// Shall the device outlive its last descriptor?
