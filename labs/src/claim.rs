@@ -80,13 +80,14 @@ pub struct Report {
     quiet: bool,
     claims: Vec<Claim>,
     measured: Vec<String>,
+    error: Option<String>,
     elapsed: Duration,
 }
 
 impl Report {
     /// An empty report; a `quiet` one prints nothing.
     pub fn new(lab: &'static str, quiet: bool) -> Self {
-        Self { lab, quiet, claims: Vec::new(), measured: Vec::new(), elapsed: Duration::ZERO }
+        Self { lab, quiet, claims: Vec::new(), measured: Vec::new(), error: None, elapsed: Duration::ZERO }
     }
 
     /// Something for people: a drawing, a table, a step.
@@ -115,25 +116,28 @@ impl Report {
         self.add(Claim { text, proved, evidence: probe.text().to_owned(), control: Some(control) });
     }
 
-    /// The run is over. Claims of the lab that it did not come to are not proved.
+    /// The run is over; `error` is why it stopped early. Claims of the lab that it did not come to are not proved.
     pub fn finish(&mut self, claims: &'static [&'static str], error: Option<&anyhow::Error>, elapsed: Duration) {
-        let why = error.map_or_else(|| "the lab did not come to it".to_owned(), |error| format!("{error:#}"));
+        self.elapsed = elapsed;
+        if let Some(error) = error {
+            self.error = Some(format!("{error:#}"));
+            self.say(&format!("  ! the lab stopped: {error:#}"));
+        }
         for text in claims {
             if !self.claims.iter().any(|claim| claim.text == *text) {
-                self.add(Claim { text, proved: false, evidence: why.clone(), control: None });
+                self.add(Claim {
+                    text,
+                    proved: false,
+                    evidence: "the lab did not come to it".to_owned(),
+                    control: None,
+                });
             }
         }
-        if let Some(error) = error
-            && self.proved()
-        {
-            self.add(Claim { text: "the lab ends in good order", proved: false, evidence: format!("{error:#}"), control: None });
-        }
-        self.elapsed = elapsed;
     }
 
-    /// Every claim is proved.
+    /// Every claim is proved, and the run ended in good order.
     pub fn proved(&self) -> bool {
-        self.claims.iter().all(|claim| claim.proved)
+        self.error.is_none() && self.claims.iter().all(|claim| claim.proved)
     }
 
     /// How many claims are proved, and how many there are.
@@ -149,6 +153,7 @@ impl Report {
             "seconds": self.elapsed.as_secs_f64(),
             "claims": self.claims.iter().map(Claim::json).collect::<Vec<_>>(),
             "measured": self.measured,
+            "error": self.error,
         })
     }
 

@@ -4,7 +4,6 @@
 //! it. A daemon cannot outlive the lab: it asks the kernel to be killed with its parent, and the [`Daemon`] kills it
 //! by pid when it is dropped.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -22,16 +21,15 @@ const CLIENT: Duration = Duration::from_secs(10);
 
 /// If this process was started under the name of one of our programs, be that program and return its exit code.
 pub fn dispatch() -> Option<u8> {
-    let mut args = std::env::args_os();
-    let name = args.next().map(PathBuf::from)?;
-    let program: fn(Vec<OsString>) -> u8 = match name.file_name()?.to_str()? {
-        "vswitchd" => |args| vswitch::main(args.into_iter()),
-        "vsctl" => |args| vsctl::main(args.into_iter()),
+    let name = PathBuf::from(std::env::args_os().next()?);
+    let program: fn() -> u8 = match name.file_name()?.to_str()? {
+        "vswitchd" => || vswitch::main(std::env::args_os()),
+        "vsctl" => || vsctl::main(std::env::args_os()),
         _ => return None,
     };
     // Under these names the executable is only ever started by a lab, or by the keeper that a lab started.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    Some(program(std::env::args_os().collect()))
+    Some(program())
 }
 
 /// A `vswitchd` with directories of its own.
@@ -100,7 +98,8 @@ impl Daemon {
     /// When there is none, or no new one in time.
     pub fn kill_data_plane(&mut self) -> anyhow::Result<()> {
         let old = self.data_plane()?;
-        kill_process(old, Signal::KILL).with_context(|| format!("kill the data plane, pid {}", old.as_raw_nonzero()))?;
+        kill_process(old, Signal::KILL)
+            .with_context(|| format!("kill the data plane, pid {}", old.as_raw_nonzero()))?;
         let deadline = Instant::now() + READY;
         while self.data_plane().ok().is_none_or(|pid| pid == old) {
             if Instant::now() > deadline {

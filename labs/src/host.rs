@@ -1,8 +1,8 @@
 //! A test host: a network namespace with addresses and sockets, as a pod would have.
 //!
 //! Its interface comes from outside: a port of the switch, or an end of a veth pair. A socket belongs to the namespace
-//! of the thread that opens it, wherever it is used afterwards, so sockets are opened on the host's own thread and the
-//! traffic then runs on threads of the lab. Everything is bounded in time.
+//! of the thread that opens it, wherever it is used afterwards, so sockets are opened on a thread inside and the traffic
+//! then runs on threads of the lab. Everything is bounded in time.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,10 +11,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::MacAddr;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
-use vswitch::sys::netlink::Netlink;
+use vswitch::sys::netlink::{Link, Netlink, Settings};
 use vswitch::sys::netns::Namespace;
 
 /// A network namespace and the name that the lab calls it by.
@@ -22,15 +21,6 @@ use vswitch::sys::netns::Namespace;
 pub struct Host {
     name: &'static str,
     namespace: Namespace,
-}
-
-/// An interface as the host's own kernel has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its number, never given to another interface of the namespace.
-    pub index: u32,
-    /// Its address.
-    pub mac: MacAddr,
 }
 
 impl Host {
@@ -57,16 +47,13 @@ impl Host {
     ///
     /// # Errors
     /// When it is not there, or the kernel refuses.
-    pub fn configure(&self, ifname: &'static str, addresses: [(IpAddr, u8); 2]) -> anyhow::Result<()> {
-        self.on_thread(move || {
-            // Nobody else can have our addresses, and the wait for that proof would be a second of every lab.
-            let dad = format!("/proc/sys/net/ipv6/conf/{ifname}/accept_dad");
-            std::fs::write(&dad, "0").map_err(|error| io::Error::new(error.kind(), format!("{dad}: {error}")))?;
-            let mut netlink = Netlink::open()?;
-            let link = netlink.link(ifname)?;
-            netlink.set_up(link.index, true)?;
+    pub fn configure(&self, ifname: &str, addresses: [(IpAddr, u8); 2]) -> anyhow::Result<()> {
+        self.inside(|| {
+            let netlink = Netlink::open()?;
+            let index = netlink.index(ifname)?;
+            netlink.set(index, &Settings { up: Some(true), ..Settings::default() })?;
             for (address, prefix) in addresses {
-                netlink.add_address(link.index, address, prefix)?;
+                netlink.add_address(index, address, prefix)?;
             }
             Ok(())
         })
@@ -77,10 +64,9 @@ impl Host {
     ///
     /// # Errors
     /// When it is not there.
-    pub fn interface(&self, ifname: &'static str) -> anyhow::Result<Interface> {
-        let link = self.on_thread(move || Netlink::open()?.link(ifname));
-        let link = link.with_context(|| format!("host {}: {ifname}", self.name))?;
-        Ok(Interface { index: link.index, mac: link.mac.unwrap_or_default() })
+    pub fn interface(&self, ifname: &str) -> anyhow::Result<Link> {
+        let link = self.inside(|| Netlink::open()?.link(ifname))?;
+        link.with_context(|| format!("host {}: no interface {ifname}", self.name))
     }
 
     /// A UDP socket.
@@ -88,7 +74,7 @@ impl Host {
     /// # Errors
     /// When the address is taken or not ours.
     pub fn udp(&self, at: SocketAddr) -> anyhow::Result<UdpSocket> {
-        self.on_thread(move || UdpSocket::bind(at)).with_context(|| format!("host {}: UDP socket {at}", self.name))
+        self.inside(|| UdpSocket::bind(at)).with_context(|| format!("host {}: UDP socket {at}", self.name))
     }
 
     /// A listening TCP socket.
@@ -96,15 +82,15 @@ impl Host {
     /// # Errors
     /// When the address is taken or not ours.
     pub fn listen(&self, at: SocketAddr) -> anyhow::Result<TcpListener> {
-        self.on_thread(move || TcpListener::bind(at)).with_context(|| format!("host {}: TCP listener {at}", self.name))
+        self.inside(|| TcpListener::bind(at)).with_context(|| format!("host {}: TCP listener {at}", self.name))
     }
 
-    /// A TCP connection. The inner error is the network's answer, and no fault of the host.
+    /// A TCP connection.
     ///
     /// # Errors
-    /// When the host's thread is gone.
-    pub fn connect(&self, to: SocketAddr, limit: Duration) -> anyhow::Result<io::Result<TcpStream>> {
-        self.on_thread(move || Ok(TcpStream::connect_timeout(&to, limit)))
+    /// The network's answer, or its silence.
+    pub fn connect(&self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        self.inside(|| TcpStream::connect_timeout(&to, limit))
     }
 
     /// A raw socket that sends and sees the ICMP (v6: ICMPv6) messages of the host.
@@ -112,7 +98,7 @@ impl Host {
     /// # Errors
     /// When the kernel refuses it.
     pub fn icmp(&self, v6: bool, limit: Duration) -> anyhow::Result<OwnedFd> {
-        self.on_thread(move || {
+        self.inside(|| {
             let (family, protocol) =
                 if v6 { (AddressFamily::INET6, ipproto::ICMPV6) } else { (AddressFamily::INET, ipproto::ICMP) };
             let socket = socket(family, SocketType::RAW, Some(protocol))?;
@@ -122,10 +108,7 @@ impl Host {
         .with_context(|| format!("host {}: ICMP socket", self.name))
     }
 
-    fn on_thread<T: Send + 'static>(
-        &self,
-        run: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
-        Ok(self.namespace.run(run)??)
+    fn inside<T: Send>(&self, run: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        self.namespace.run(run)
     }
 }

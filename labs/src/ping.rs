@@ -93,7 +93,12 @@ pub fn ping(from: &Host, to: &Host, address: IpAddr) -> anyhow::Result<Probe> {
     let (mut replies, mut best) = (0, Duration::MAX);
     for sequence in 1..=COUNT {
         let began = Instant::now();
-        match sendto(&near, &Echo { request: true, id, sequence }.build(v6), SendFlags::empty(), &SocketAddr::new(address, 0)) {
+        match sendto(
+            &near,
+            &Echo { request: true, id, sequence }.build(v6),
+            SendFlags::empty(),
+            &SocketAddr::new(address, 0),
+        ) {
             Ok(_) => {}
             Err(Errno::HOSTUNREACH | Errno::NETUNREACH) => break,
             Err(error) => return Err(error.into()),
@@ -111,7 +116,9 @@ pub fn ping(from: &Host, to: &Host, address: IpAddr) -> anyhow::Result<Probe> {
     }
     let (near, far) = (from.name(), to.name());
     let Some(peer) = peer.filter(|_| replies == COUNT && requests == COUNT) else {
-        return Ok(Probe::Silent(format!("{far} received {requests} echo requests, {near} {replies} replies from {address}")));
+        return Ok(Probe::Silent(format!(
+            "{far} received {requests} echo requests, {near} {replies} replies from {address}"
+        )));
     };
     Ok(Probe::Arrived(format!(
         "{far} received {requests} echo requests from {peer}, {near} {replies} replies from {address}, {:.3} ms at best",

@@ -28,9 +28,7 @@ impl std::fmt::Display for Privilege {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Root => f.write_str("root, in a new network namespace"),
-            Self::UserNamespace => {
-                f.write_str("not root: continued as root of a new user + network + mount namespace")
-            }
+            Self::UserNamespace => f.write_str("not root: continued as root of a new user + network + mount namespace"),
             Self::None(why) => f.write_str(why),
         }
     }

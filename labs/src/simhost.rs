@@ -21,8 +21,8 @@ use crate::claim::Probe;
 use crate::ping::{COUNT, Echo};
 use crate::traffic::{Hash, content};
 
-/// How long a probe waits for each answer.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// How long a probe waits for each answer: smoltcp asks for neighbours once a second, for all sockets together.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// Octets of an Ethernet frame with an IP packet of 1500.
 const FRAME: usize = 1514;
 
@@ -48,7 +48,7 @@ impl SimHost {
         addresses: [(IpAddr, u8); 2],
     ) -> anyhow::Result<Self> {
         let mut device = WireDevice { wire, stash: pool.stash() };
-        let config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac.octets())));
+        let config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac.0)));
         let mut interface = Interface::new(config, &mut device, SimInstant::ZERO);
         let mut room = true;
         interface.update_ip_addrs(|list| {
@@ -68,7 +68,12 @@ impl SimHost {
 }
 
 /// Poll both hosts until `done` says so; false if it never does.
-fn drive(a: &mut SimHost, b: &mut SimHost, limit: Duration, mut done: impl FnMut(&mut SimHost, &mut SimHost) -> bool) -> bool {
+fn drive(
+    a: &mut SimHost,
+    b: &mut SimHost,
+    limit: Duration,
+    mut done: impl FnMut(&mut SimHost, &mut SimHost) -> bool,
+) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         a.poll();
@@ -120,9 +125,7 @@ pub fn ping(a: &mut SimHost, b: &mut SimHost, address: IpAddr, id: u16) -> anyho
         Some(peer) if requests == COUNT && replies == COUNT => Probe::Arrived(format!(
             "{far} received {requests} echo requests from {peer}, {near} {replies} replies from {address}"
         )),
-        _ => Probe::Silent(format!(
-            "{far} received {requests} echo requests, {near} {replies} replies from {address}"
-        )),
+        _ => Probe::Silent(format!("{far} received {requests} echo requests, {near} {replies} replies from {address}")),
     })
 }
 
@@ -329,8 +332,8 @@ mod tests {
             let pool = Pool::heap(2048, 0);
             let (port_a, wire_a) = memory::pair(256, false).expect("a descriptor");
             let (port_b, wire_b) = memory::pair(256, false).expect("a descriptor");
-            let a = SimHost::new("a", wire_a, &pool, MacAddr::new([2, 0, 0, 0, 0, 1]), [(A4, 24), (A6, 64)]);
-            let b = SimHost::new("b", wire_b, &pool, MacAddr::new([2, 0, 0, 0, 0, 2]), [(B4, 24), (B6, 64)]);
+            let a = SimHost::new("a", wire_a, &pool, MacAddr([2, 0, 0, 0, 0, 1]), [(A4, 24), (A6, 64)]);
+            let b = SimHost::new("b", wire_b, &pool, MacAddr([2, 0, 0, 0, 0, 2]), [(B4, 24), (B6, 64)]);
             let (cut, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
             let cable = Some(std::thread::spawn({
                 let (cut, end) = (Arc::clone(&cut), Arc::clone(&end));
@@ -382,7 +385,8 @@ mod tests {
                 ping(a, b, B4, 1).expect("sockets"),
                 ping(a, b, B6, 2).expect("sockets"),
                 udp_echo(a, b, SocketAddr::new(B4, 7)).expect("sockets"),
-                transfer(a, b, SocketAddr::new(B4, 80), Duration::from_secs(if cut { 1 } else { 20 })).expect("sockets"),
+                transfer(a, b, SocketAddr::new(B4, 80), Duration::from_secs(if cut { 1 } else { 20 }))
+                    .expect("sockets"),
             ];
             for probe in probes {
                 assert_eq!(probe.arrived(), !cut, "cut: {cut}: {}", probe.text());

@@ -40,11 +40,9 @@ pub fn udp_echo(from: &Host, to: &Host, address: SocketAddr) -> anyhow::Result<P
     server.set_read_timeout(Some(Duration::from_millis(50)))?;
     let client = from.udp(any(SocketAddr::new(address.ip(), 0)))?;
     client.set_read_timeout(Some(ECHO))?;
-    let done = Arc::new(AtomicBool::new(false));
-    let echo = {
-        let done = Arc::clone(&done);
-        std::thread::spawn(move || echo_server(&server, &done))
-    };
+    let done = Stop::default();
+    let sign = done.sign();
+    let echo = std::thread::spawn(move || echo_server(&server, &sign));
     let mut buffer = vec![0; BLOCK];
     let (mut sent, mut answered) = (Hash::default(), 0);
     for size in SIZES {
@@ -60,7 +58,7 @@ pub fn udp_echo(from: &Host, to: &Host, address: SocketAddr) -> anyhow::Result<P
             Ok(_) | Err(_) => break,
         }
     }
-    done.store(true, Ordering::Relaxed);
+    done.now();
     let received = echo.join().map_err(|_| anyhow::anyhow!("the echo server panicked"))??;
     let (near, far) = (from.name(), to.name());
     let datagrams = SIZES.len();
@@ -114,7 +112,7 @@ pub enum Check {
 #[derive(Debug)]
 pub struct Transfer {
     names: (&'static str, &'static str),
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     progress: Arc<AtomicU64>,
     sender: JoinHandle<io::Result<Hash>>,
     receiver: JoinHandle<io::Result<(Received, Duration)>>,
@@ -127,7 +125,7 @@ impl Transfer {
     /// When the hosts' sockets fail.
     pub fn start(from: &Host, to: &Host, address: SocketAddr, check: Check) -> anyhow::Result<Option<Self>> {
         let listener = to.listen(any(address))?;
-        let client = match from.connect(address, CONNECT)? {
+        let client = match from.connect(address, CONNECT) {
             Ok(client) => client,
             Err(error) if is_answer_of_network(&error) => return Ok(None),
             Err(error) => return Err(error).context("connect"),
@@ -145,9 +143,9 @@ impl Transfer {
             stream.set_read_timeout(Some(STALL))?;
             stream.set_write_timeout(Some(STALL))?;
         }
-        let (stop, progress) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, progress) = (Stop::default(), Arc::new(AtomicU64::new(0)));
         let sender = {
-            let stop = Arc::clone(&stop);
+            let stop = stop.sign();
             std::thread::spawn(move || send(client, &stop, check))
         };
         let receiver = {
@@ -173,7 +171,7 @@ impl Transfer {
     /// # Errors
     /// When a thread of the transfer panicked.
     pub fn finish(self) -> anyhow::Result<(Probe, f64)> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.now();
         let sent = self.sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
         let received = self.receiver.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
         let (near, far) = self.names;
@@ -181,11 +179,17 @@ impl Transfer {
             (Ok(sent), Ok((received, took))) if received.hash == sent => {
                 let peer = received.peer.map(|peer| peer.to_string()).unwrap_or_default();
                 let rate = sent.octets as f64 * 8.0 / took.as_secs_f64().max(1e-9) / 1e9;
-                (Probe::Arrived(format!("{far} received {} octets, hash {sent} from {peer}, as sent", sent.octets)), rate)
+                (
+                    Probe::Arrived(format!("{far} received {} octets, hash {sent} from {peer}, as sent", sent.octets)),
+                    rate,
+                )
             }
             (Ok(sent), Ok((received, _))) => {
                 let received = received.hash;
-                let text = format!("{far} received {} octets, hash {received}; sent {}, hash {sent}", received.octets, sent.octets);
+                let text = format!(
+                    "{far} received {} octets, hash {received}; sent {}, hash {sent}",
+                    received.octets, sent.octets
+                );
                 (Probe::Silent(text), 0.0)
             }
             (Err(error), _) => (Probe::Silent(format!("{near} could not send: {error}")), 0.0),
@@ -194,17 +198,17 @@ impl Transfer {
     }
 }
 
-impl Drop for Transfer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Run a transfer for `time`.
 ///
 /// # Errors
 /// As [`Transfer::start`] and [`Transfer::finish`].
-pub fn transfer(from: &Host, to: &Host, address: SocketAddr, check: Check, time: Duration) -> anyhow::Result<(Probe, f64)> {
+pub fn transfer(
+    from: &Host,
+    to: &Host,
+    address: SocketAddr,
+    check: Check,
+    time: Duration,
+) -> anyhow::Result<(Probe, f64)> {
     let Some(transfer) = Transfer::start(from, to, address, check)? else {
         return Ok((Probe::Silent(format!("no connection to {address} within {} ms", CONNECT.as_millis())), 0.0));
     };
@@ -228,7 +232,12 @@ fn send(mut stream: TcpStream, stop: &AtomicBool, check: Check) -> io::Result<Ha
     Ok(sent)
 }
 
-fn receive(mut stream: TcpStream, peer: SocketAddr, progress: &AtomicU64, check: Check) -> io::Result<(Received, Duration)> {
+fn receive(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    progress: &AtomicU64,
+    check: Check,
+) -> io::Result<(Received, Duration)> {
     let mut received = Received { peer: Some(peer), ..Received::default() };
     let mut block = vec![0; BLOCK];
     let began = Instant::now();
@@ -244,7 +253,9 @@ fn receive(mut stream: TcpStream, peer: SocketAddr, progress: &AtomicU64, check:
             }
             progress.store(received.hash.octets + filled as u64, Ordering::Relaxed);
         }
-        received.hash.account(&block[..filled], check);
+        if filled > 0 {
+            received.hash.account(&block[..filled], check);
+        }
         if filled < BLOCK {
             return Ok((received, began.elapsed()));
         }
@@ -266,8 +277,9 @@ pub(crate) fn content() -> Vec<u8> {
 /// A stream of numbered datagrams, one a millisecond, that goes on whatever happens to its ports.
 #[derive(Debug)]
 pub struct Stream {
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     received: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Stream {
@@ -279,30 +291,28 @@ impl Stream {
         let server = to.udp(any(address))?;
         server.set_read_timeout(Some(Duration::from_millis(50)))?;
         let client = from.udp(any(SocketAddr::new(address.ip(), 0)))?;
-        let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let stream = Self { stop: Arc::clone(&stop), received: Arc::clone(&received) };
-        std::thread::spawn({
-            let stop = Arc::clone(&stop);
-            move || {
-                for number in 0_u64.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    // A missing route or neighbour is what the lab makes on purpose.
-                    let _ = client.send_to(&number.to_be_bytes(), address);
-                    std::thread::sleep(Duration::from_millis(1));
+        let (stop, received) = (Stop::default(), Arc::new(AtomicU64::new(0)));
+        let sign = stop.sign();
+        let sender = std::thread::spawn(move || {
+            for number in 0_u64.. {
+                if sign.load(Ordering::Relaxed) {
+                    break;
                 }
+                // A missing route or neighbour is what the lab makes on purpose.
+                let _ = client.send_to(&number.to_be_bytes(), address);
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
-        std::thread::spawn(move || {
+        let (sign, count) = (stop.sign(), Arc::clone(&received));
+        let receiver = std::thread::spawn(move || {
             let mut number = [0; 8];
-            while !stop.load(Ordering::Relaxed) {
+            while !sign.load(Ordering::Relaxed) {
                 if server.recv_from(&mut number).is_ok_and(|(bytes, _)| bytes == number.len()) {
-                    received.fetch_add(1, Ordering::Relaxed);
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });
-        Ok(stream)
+        Ok(Self { stop, received, threads: vec![sender, receiver] })
     }
 
     /// Datagrams that the other end's socket received.
@@ -321,8 +331,33 @@ impl Stream {
 }
 
 impl Drop for Stream {
+    /// Waits for the threads, so that the port is free again: they look at the sign every 50 ms.
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.now();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells threads to end, at the latest when it is dropped.
+#[derive(Debug, Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// For a thread to look at.
+    fn sign(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
+    fn now(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.now();
     }
 }
 

@@ -137,7 +137,9 @@ fn stations(report: &mut Report, daemon: &Daemon, a: &Pod, b: &Pod) -> anyhow::R
     let look = || -> anyhow::Result<(Probe, String)> {
         let table = daemon.vsctl("fdb/show br0")?;
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-        let has = |(port, mac): &(String, String)| lines.iter().any(|line| line.len() > 2 && line[0] == port && line[2] == mac);
+        let has = |(port, mac): &(String, String)| {
+            lines.iter().any(|line| line.len() > 2 && line[0] == port && line[2] == mac)
+        };
         let text: Vec<String> = rows.iter().map(|(port, mac)| format!("{mac} on port {port}")).collect();
         let probe = match rows.iter().filter(|row| has(row)).count() {
             2 => Probe::Arrived(format!("the pods' own kernels have {}", text.join(", "))),
@@ -234,7 +236,9 @@ fn restart(report: &mut Report, daemon: &mut Daemon, a: &Pod, b: &Pod) -> anyhow
     let probe = match stream {
         _ if before != after => Probe::Silent(format!("interfaces and ports were {before:?}, are {after:?}")),
         _ if !resumed => Probe::Silent("nothing more arrived after the start".into()),
-        Probe::Arrived(text) => Probe::Arrived(format!("{text}; interfaces {} and {} as before", before.0.index, before.1.index)),
+        Probe::Arrived(text) => {
+            Probe::Arrived(format!("{text}; interfaces {} and {} as before", before.0.index, before.1.index))
+        }
         silent => silent,
     };
     report.reaches(RESTART, &probe, Control::new("while no daemon ran", dead));
