@@ -140,6 +140,11 @@ impl Report {
         self.error.is_none() && self.claims.iter().all(|claim| claim.proved)
     }
 
+    /// It stopped with an error.
+    pub fn stopped(&self) -> bool {
+        self.error.is_some()
+    }
+
     /// How many claims are proved, and how many there are.
     pub fn score(&self) -> (usize, usize) {
         (self.claims.iter().filter(|claim| claim.proved).count(), self.claims.len())

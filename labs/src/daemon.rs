@@ -166,7 +166,8 @@ impl Daemon {
                 bail!("vswitchd ended with {status}{}", self.log_tail());
             }
             // A socket of a dead daemon refuses; one that accepts may still be restoring: only an answer counts.
-            let answer = UnixStream::connect(self.socket()).map_err(Into::into).and_then(|_| self.vsctl("list-br"));
+            let reachable = UnixStream::connect(self.socket()).map(drop);
+            let answer = reachable.map_err(Into::into).and_then(|()| self.vsctl("list-br"));
             match answer {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {

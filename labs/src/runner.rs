@@ -30,7 +30,7 @@ struct Args {
     #[arg(long, global = true)]
     keep: bool,
     /// Print one JSON object instead of lines for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, conflicts_with = "keep")]
     json: bool,
 }
 
@@ -160,6 +160,10 @@ fn summary(reports: &[Report], open: &[Open], why: Option<&str>, took: Duration)
     }
     let (proved, all) = reports.iter().map(Report::score).fold((0, 0), |sum, score| (sum.0 + score.0, sum.1 + score.1));
     text += &format!("labs: {proved} of {all} claims proved, each with its control, in {:.1} s", took.as_secs_f64());
+    let stopped = reports.iter().filter(|report| report.stopped()).count();
+    if stopped > 0 {
+        text += &format!("; {stopped} of {} runs stopped with an error", reports.len());
+    }
     if let Some(why) = why {
         text += &format!("; {} NOT PROVED: no real interfaces ({why})", open.len());
     }

@@ -204,10 +204,15 @@ fn removal(report: &mut Report, daemon: &Daemon, a: &Pod, b: &Pod) -> anyhow::Re
 fn crash(report: &mut Report, daemon: &mut Daemon, a: &Pod, b: &Pod) -> anyhow::Result<()> {
     let running = started(a, b, 5004)?;
     anyhow::ensure!(running.moves(Duration::from_secs(2)), "the TCP stream does not begin");
+    let before = running.received();
     daemon.kill_data_plane()?;
     let resumed = running.moves(Duration::from_secs(5));
     let (probe, _) = running.finish()?;
-    let probe = if resumed { probe } else { Probe::Silent("nothing more arrived after the crash".into()) };
+    let probe = match probe {
+        _ if !resumed => Probe::Silent("nothing more arrived after the crash".into()),
+        Probe::Arrived(text) => Probe::Arrived(format!("{text}; {before} of them before the crash")),
+        silent => silent,
+    };
 
     // The control must stay dead: with the keeper gone too, nobody starts the data plane again.
     let running = started(a, b, 5004)?;
