@@ -2,6 +2,7 @@
 
 use crate::claim::Report;
 
+pub mod in_memory;
 pub mod two_pods;
 
 /// All labs, in the order in which `all` runs them.
