@@ -5,6 +5,7 @@
 //! way to report a claim without its control. What went wrong with the lab itself (a socket that cannot be bound) is
 //! an error, never a [`Probe`]: a control must not pass because the lab was broken.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -46,6 +47,11 @@ impl Control {
     pub fn new(when: impl Into<String>, saw: Probe) -> Self {
         Self { when: when.into(), saw }
     }
+}
+
+/// A line for people. A reader that went away (`labs | head`) is no reason to stop, and none to panic.
+pub fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A claim with all that was seen of it.
@@ -93,7 +99,7 @@ impl Report {
     /// Something for people: a drawing, a table, a step.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            println!("{text}");
+            print(text);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 
-use crate::claim::Report;
+use crate::claim::{Report, print};
 use crate::labs::{self, ALIASES, LABS, LabDef, Needs, Options};
 use crate::lock::Lock;
 use crate::machine::Machine;
@@ -65,7 +65,7 @@ pub fn main() -> u8 {
         }
     };
     if let Some(Verb::List) = args.verb {
-        print!("{}", list());
+        print(&list());
         return 0;
     }
     // Before anything else that may start a thread.
@@ -98,13 +98,13 @@ fn list() -> String {
             text += &format!("    {claim}\n");
         }
     }
-    text
+    text.trim_end().to_owned()
 }
 
 fn run(args: &Args, machine: &Machine, mut wanted: Vec<&'static LabDef>) -> anyhow::Result<bool> {
     let say = |text: &str| {
         if !args.json {
-            println!("{text}");
+            print(text);
         }
     };
     let mut open = Vec::new();
@@ -132,9 +132,9 @@ fn run(args: &Args, machine: &Machine, mut wanted: Vec<&'static LabDef>) -> anyh
         let why = machine.lacks_interfaces();
         let open: Vec<_> = open.iter().map(|open| json!({"lab": open.lab, "claim": open.claim, "why": why})).collect();
         let runs: Vec<_> = reports.iter().map(Report::json).collect();
-        println!("{}", json!({"machine": machine.json(), "runs": runs, "not_proved": open, "proved": proved}));
+        print(&json!({"machine": machine.json(), "runs": runs, "not_proved": open, "proved": proved}).to_string());
     } else {
-        print!("{}", summary(&reports, &open, machine.lacks_interfaces(), began.elapsed()));
+        print(&summary(&reports, &open, machine.lacks_interfaces(), began.elapsed()));
     }
     Ok(proved)
 }
@@ -167,7 +167,7 @@ fn summary(reports: &[Report], open: &[Open], why: Option<&str>, took: Duration)
     if let Some(why) = why {
         text += &format!("; {} NOT PROVED: no real interfaces ({why})", open.len());
     }
-    text + "\n"
+    text
 }
 
 #[cfg(test)]

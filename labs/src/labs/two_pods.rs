@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::{LabDef, Needs, Options};
-use crate::claim::{Control, Probe, Report};
+use crate::claim::{Control, Probe, Report, print};
 use crate::daemon::Daemon;
 use crate::host::Host;
 use crate::linux::LinuxBridge;
@@ -271,10 +271,10 @@ fn stall(running: &Transfer) -> Probe {
 
 /// Leave everything standing until Enter (or the end of the input).
 fn linger(daemon: &Daemon, a: &Pod, b: &Pod) {
-    println!("  kept: VSWITCH_SOCKET={} vsctl show", daemon.socket().display());
+    print(&format!("  kept: VSWITCH_SOCKET={} vsctl show", daemon.socket().display()));
     for pod in [a, b] {
-        println!("        pod {}: nsenter --net={}", pod.host.name(), pod.host.path().display());
+        print(&format!("        pod {}: nsenter --net={}", pod.host.name(), pod.host.path().display()));
     }
-    println!("        log {}; Enter ends it", daemon.log().display());
+    print(&format!("        log {}; Enter ends it", daemon.log().display()));
     let _ = std::io::stdin().read_line(&mut String::new());
 }
