@@ -12,12 +12,15 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 /// A daemon has to answer within this time after it was started.
 const READY: Duration = Duration::from_secs(10);
 /// A client has to end within this time.
 const CLIENT: Duration = Duration::from_secs(10);
+
+/// Environment variable that tells our processes the pid of their lab.
+const LAB_PID: &str = "VSWITCH_LAB_PID";
 
 /// If this process was started under the name of one of our programs, be that program and return its exit code.
 pub fn dispatch() -> Option<u8> {
@@ -29,6 +32,11 @@ pub fn dispatch() -> Option<u8> {
     };
     // Under these names the executable is only ever started by a lab, or by the keeper that a lab started.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    // A parent that died before it was asked for that signal never sends it.
+    let lab = std::env::var(LAB_PID).ok().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    if lab.is_some_and(|lab| !runs(lab)) {
+        return Some(1);
+    }
     Some(program())
 }
 
@@ -64,6 +72,7 @@ impl Daemon {
         if let Some(workers) = self.workers {
             command.arg("--workers").arg(workers.to_string());
         }
+        command.env(LAB_PID, std::process::id().to_string());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("start vswitchd")?);
         self.wait_until_ready()
@@ -251,17 +260,17 @@ fn pid_of(child: &Child) -> Pid {
 
 fn wait_until_gone(pid: Pid) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY;
-    while test_kill_process(pid).is_ok() && !is_zombie(pid) {
+    while runs(pid) {
         ensure!(Instant::now() < deadline, "process {} does not end after SIGKILL", pid.as_raw_nonzero());
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
 }
 
-/// An orphan that init has not reaped yet: it has no descriptor any more.
-fn is_zombie(pid: Pid) -> bool {
+/// There is such a process, and it is no orphan that init has yet to reap: such a one holds no descriptor any more.
+fn runs(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 #[cfg(test)]

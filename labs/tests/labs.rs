@@ -1,5 +1,6 @@
 //! The labs as a user runs them: the program itself, with real interfaces where the machine has them.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,9 +11,8 @@ const LABS: &str = env!("CARGO_BIN_EXE_labs");
 /// No run of all labs takes longer, waiting for other tests that hold the machine's lock included.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Run `labs ARGS` to its end.
-fn labs(args: &[&str]) -> Output {
-    let child = start(args);
+/// Run `labs` to its end.
+fn finish(child: Child) -> Output {
     let pid = child.id();
     let (done, wait) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));
@@ -20,15 +20,19 @@ fn labs(args: &[&str]) -> Output {
         Ok(output) => output.expect("output of labs"),
         Err(_) => {
             kill(pid);
-            panic!("labs {args:?} did not end within {LIMIT:?}");
+            panic!("labs did not end within {LIMIT:?}");
         }
     }
 }
 
 fn start(args: &[&str]) -> Child {
+    command(args).spawn().expect("start labs")
+}
+
+fn command(args: &[&str]) -> Command {
     let mut command = Command::new(LABS);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().expect("start labs")
+    command
 }
 
 fn kill(pid: u32) {
@@ -38,8 +42,7 @@ fn kill(pid: u32) {
 }
 
 /// All labs prove all their claims; those that this machine cannot run are named.
-fn all_labs_prove_their_claims(args: &[&str]) {
-    let output = labs(args);
+fn all_claims_are_proved(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     let result: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     for open in result["not_proved"].as_array().into_iter().flatten() {
@@ -47,21 +50,37 @@ fn all_labs_prove_their_claims(args: &[&str]) {
     }
     assert_eq!(result["proved"], true, "{result:#}");
     assert!(output.status.success(), "{}", output.status);
+    result
 }
 
 #[test]
 fn all_labs_prove_their_claims_with_the_default_workers() {
-    all_labs_prove_their_claims(&["all", "--json"]);
+    all_claims_are_proved(&finish(start(&["all", "--json"])));
 }
 
 #[test]
 fn all_labs_prove_their_claims_with_two_workers() {
-    all_labs_prove_their_claims(&["--json", "--workers", "2", "all"]);
+    all_claims_are_proved(&finish(start(&["--json", "--workers", "2", "all"])));
+}
+
+#[test]
+fn without_root_a_lab_runs_in_a_user_namespace_or_says_why_not() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("SKIPPED: without_root_a_lab_runs_in_a_user_namespace: the other tests run so already");
+    }
+    let (nobody, nogroup) = (65534, 65534);
+    let child = match command(&["--json"]).uid(nobody).gid(nogroup).spawn() {
+        Ok(child) => child,
+        Err(error) => return println!("SKIPPED: without_root_a_lab_runs_in_a_user_namespace: {LABS}: {error}"),
+    };
+    let result = all_claims_are_proved(&finish(child));
+    let privilege = result["machine"]["privilege"].as_str().unwrap_or_default();
+    assert!(privilege.starts_with("not root"), "{privilege}");
 }
 
 #[test]
 fn a_lab_that_is_not_there_is_a_usage_error_of_one_line() {
-    let output = labs(&["run", "no-such-lab"]);
+    let output = finish(start(&["run", "no-such-lab"]));
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "labs: run: no-such-lab: no lab of that name (labs list)\n");
 }
@@ -86,7 +105,10 @@ fn a_killed_lab_leaves_no_process_behind() {
     lab.wait().expect("wait for labs");
     let deadline = Instant::now() + Duration::from_secs(5);
     while daemons.into_iter().any(runs) {
-        assert!(Instant::now() < deadline, "{daemons:?} still run");
+        if Instant::now() > deadline {
+            daemons.into_iter().for_each(kill);
+            panic!("{daemons:?} still ran");
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
     let _ = std::fs::remove_dir_all(run_dir.parent().expect("the lab's directory"));
