@@ -5,7 +5,7 @@
 //! socket made inside, keeps the namespace alive.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -15,18 +15,27 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, gettid, move_into_link_nam
 
 /// Where names of namespaces live (as `ip netns` and container runtimes use it).
 const DIRECTORY: &str = "/run/netns";
+// include/uapi/linux/nsfs.h: _IO(0xb7, 3)
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
 /// The path of a namespace given by name or path: whatever has a slash is a path.
 pub fn path(name_or_path: &str) -> PathBuf {
     if name_or_path.contains('/') { name_or_path.into() } else { Path::new(DIRECTORY).join(name_or_path) }
 }
 
-/// Open a namespace.
+/// Open a network namespace.
 ///
 /// # Errors
-/// When there is nothing at `path`, or nothing that may be opened.
+/// When there is nothing at `path`, something else, or nothing that may be opened.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    // Non-blocking, so that a pipe in its place does not stop us.
+    let ns = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+    // SAFETY: NS_GET_NSTYPE takes no argument and returns a number; other files do not know it.
+    let kind = unsafe { libc::ioctl(ns.as_raw_fd(), NS_GET_NSTYPE) };
+    if kind != libc::CLONE_NEWNET {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a network namespace"));
+    }
+    Ok(ns)
 }
 
 /// What tells namespaces apart: device and inode of their file.
@@ -40,6 +49,14 @@ pub struct Identity(u64, u64);
 pub fn identity(path: &Path) -> io::Result<Identity> {
     let stat = rustix::fs::stat(path)?;
     Ok(Identity(stat.st_dev, stat.st_ino))
+}
+
+/// Which namespace the calling thread is in.
+///
+/// # Errors
+/// When there is no `/proc`.
+pub fn own_identity() -> io::Result<Identity> {
+    identity(Path::new("/proc/thread-self/ns/net"))
 }
 
 /// Which namespace a descriptor stands for.
@@ -145,12 +162,12 @@ mod tests {
         let Ok(namespace) = Namespace::new() else {
             return println!("SKIPPED: a_namespace_has_its_own_interfaces_and_dies_with_its_value: not allowed");
         };
-        let here = identity(Path::new("/proc/thread-self/ns/net")).unwrap();
+        let here = own_identity().unwrap();
         let there = identity(namespace.path()).unwrap();
         assert_ne!(here, there);
-        let inside = namespace.run(|| identity(Path::new("/proc/thread-self/ns/net")).unwrap());
+        let inside = namespace.run(|| own_identity().unwrap());
         assert_eq!(inside, there);
-        assert_eq!(identity(Path::new("/proc/thread-self/ns/net")).unwrap(), here, "this thread stayed where it was");
+        assert_eq!(own_identity().unwrap(), here, "this thread stayed where it was");
         let path = namespace.path().to_owned();
         drop(namespace);
         assert!(identity(&path).is_err());
@@ -158,8 +175,10 @@ mod tests {
 
     #[test]
     fn what_is_no_namespace_cannot_be_entered() {
-        let file = open(Path::new("/dev/null")).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
         assert!(within(file.as_fd(), || ()).is_err());
-        assert!(open(Path::new("/run/netns/not-there")).is_err());
+        for path in ["/dev/null", "/proc/self/ns/uts", "/run/netns/not-there", ""] {
+            assert!(open(Path::new(path)).is_err(), "{path}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{Getter, IntegerSetter, Opcode, Setter, Updater, ioctl, opcode};
@@ -24,6 +24,8 @@ const TUNSETOFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
 const TUNGETIFF: Opcode = opcode::read::<u32>(b'T', 210);
 const TUNSETVNETHDRSZ: Opcode = opcode::write::<i32>(b'T', 216);
 const TUNGETDEVNETNS: libc::Ioctl = opcode::none(b'T', 227) as libc::Ioctl;
+// include/uapi/linux/sockios.h
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
@@ -78,13 +80,20 @@ pub fn open(name: &str) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// The descriptor of a device that `tun-tap` made: the crate is older than [`AsFd`].
+pub fn borrow(made: &tun_tap::Iface) -> BorrowedFd<'_> {
+    // SAFETY: the device owns its descriptor, and outlives the borrow.
+    unsafe { BorrowedFd::borrow_raw(made.as_raw_fd()) }
+}
+
 /// Shall the device outlive its last descriptor?
 ///
 /// # Errors
 /// `EBADFD`: the device is gone.
 pub fn set_persistent(fd: impl AsFd, persistent: bool) -> io::Result<()> {
     // SAFETY: TUNSETPERSIST takes 0 or 1 by value.
-    Ok(unsafe { ioctl(fd, IntegerSetter::<TUNSETPERSIST>::new_usize(persistent.into()))? })
+    unsafe { ioctl(fd, IntegerSetter::<TUNSETPERSIST>::new_usize(persistent.into()))? };
+    Ok(())
 }
 
 /// Ask the device for offloads (bits of [`offload`]), from most to least. Returns what it accepted: 0 is an answer too.
@@ -115,8 +124,20 @@ pub fn name(fd: impl AsFd) -> io::Result<String> {
 /// # Errors
 /// `EBADFD`: the device is gone. `EPERM`: no CAP_NET_ADMIN there.
 pub fn namespace(fd: impl AsFd) -> io::Result<OwnedFd> {
-    // SAFETY: TUNGETDEVNETNS takes no argument and returns a new descriptor or an error.
-    let ns = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), TUNGETDEVNETNS) };
+    related_namespace(fd, TUNGETDEVNETNS)
+}
+
+/// The network namespace where the descriptor was opened, which it keeps alive.
+///
+/// # Errors
+/// `EPERM`: no CAP_NET_ADMIN there.
+pub fn birthplace(fd: impl AsFd) -> io::Result<OwnedFd> {
+    related_namespace(fd, SIOCGSKNS)
+}
+
+fn related_namespace(fd: impl AsFd, request: libc::Ioctl) -> io::Result<OwnedFd> {
+    // SAFETY: both requests take no argument and return a new descriptor or an error.
+    let ns = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request) };
     if ns < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,0 +1,179 @@
+//! The first step: octets to offsets, a key and its hash. Every length is checked here, once.
+//!
+//! ```text
+//!   frame ── of the template's shape? ── yes: a few instructions (vector or scalar kernel)  ──┐
+//!                    │                                                                        ├── layers, key, hash
+//!                    └── no: layers() the full parser, key() its facts, or a drop by name   ──┘
+//! ```
+//!
+//! It never changes a frame, and never looks at tables: what the frame says of itself is all that is decided here.
+
+mod extension;
+mod facts;
+mod hasher;
+mod layers;
+mod read;
+mod request;
+pub(crate) mod template;
+
+pub use facts::key;
+pub use hasher::KeyHasher;
+pub use layers::{MAX_FRAME, layers};
+
+use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
+use crate::drop::DropReason;
+use crate::key::{FlowKey, KeyMask, WORDS};
+use crate::raw::Frame;
+#[cfg(target_arch = "x86_64")]
+use crate::raw::simd_parse::Avx512;
+
+use hasher::prefix;
+use template::{Found, Plan};
+
+/// Which twin recognises the template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// 64 octets at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    /// A field at a time, on every CPU.
+    Scalar,
+}
+
+impl Kernel {
+    /// The fastest that this CPU has.
+    #[inline]
+    pub fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(proof) = Avx512::detect() {
+            return Self::Avx512(proof);
+        }
+        Self::Scalar
+    }
+}
+
+/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for classes beyond V4; as many words as
+/// the class compares), `class` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
+/// A malformed frame's layers and key are zero.
+pub fn parse(burst: &mut Burst, mask: &KeyMask, hasher: &KeyHasher) {
+    parse_with(Kernel::best(), burst, mask, hasher);
+}
+
+/// [`parse`] with a kernel of one's choice, for tests and benches.
+pub fn parse_with(kernel: Kernel, burst: &mut Burst, mask: &KeyMask, hasher: &KeyHasher) {
+    burst.class = mask.class();
+    let plan = Plan::new(burst.in_port, mask);
+    let work = Work { burst, mask, hasher, plan };
+    match hasher::width(mask) {
+        2 => dispatch::<2>(kernel, work),
+        4 => dispatch::<4>(kernel, work),
+        8 => dispatch::<8>(kernel, work),
+        _ => lanes::<WORDS>(work, |_, _, _| None),
+    }
+}
+
+fn dispatch<const N: usize>(kernel: Kernel, work: Work<'_>) {
+    match kernel {
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512(proof) => proof.lanes::<N>(work),
+        Kernel::Scalar => lanes::<N>(work, template::scalar),
+    }
+}
+
+/// A burst and all that parsing it takes.
+pub(crate) struct Work<'a> {
+    burst: &'a mut Burst,
+    mask: &'a KeyMask,
+    hasher: &'a KeyHasher,
+    plan: Plan,
+}
+
+/// Copied as octets, 64 at a time: a loop would set the tag of each value by itself (1 tick a frame).
+static PENDING: [Verdict; LANES] = [Verdict::Pending; LANES];
+static KEEP: [VlanEdit; LANES] = [VlanEdit::Keep; LANES];
+
+/// The first `len` values.
+#[inline]
+fn copy<T: Copy>(to: &mut [T; LANES], from: &[T; LANES], len: usize) {
+    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+        to.copy_from_slice(from);
+    }
+}
+
+/// The loop over the lanes, compiled once for each kernel and number of words that are hashed.
+#[inline(always)]
+pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64], usize, &Plan) -> Option<Found>) {
+    let Work { burst, mask, hasher, plan } = work;
+    let (len, in_port) = (burst.len(), burst.in_port);
+    copy(&mut burst.verdicts, &PENDING, len);
+    copy(&mut burst.vlans, &KEEP, len);
+    let frames = burst.frames.iter().take(len);
+    let places = burst.layers.iter_mut().zip(&mut burst.keys);
+    let rare = burst.wide.iter_mut().zip(&mut burst.hashes).zip(&mut burst.verdicts);
+    for ((frame, (layers, key)), ((wide, hash), verdict)) in frames.zip(places).zip(rare) {
+        // A lane in use has a frame: rx put it there and tx has not run.
+        let Some(frame) = frame else { continue };
+        if frame.is_plain()
+            && let Some(window) = frame.window()
+            && let Some(found) = template(window, frame.head().len(), &plan)
+        {
+            (*layers, *key) = (found.layers, found.key);
+            if N > 4 {
+                let words = widen::<N>(&found.key);
+                put(wide, &words);
+                *hash = hasher.words(&words);
+            }
+            continue;
+        }
+        let mut facts = FlowKey::EMPTY;
+        *layers = full(frame, in_port, mask, &mut facts).unwrap_or_else(|reason| {
+            *verdict = Verdict::Drop(reason);
+            Layers::default()
+        });
+        *key = prefix(&facts);
+        if N > 4 {
+            let words = prefix::<N>(&facts);
+            put(wide, &words);
+            *hash = hasher.words(&words);
+        }
+    }
+    // A loop of its own, which reads the short keys from memory again: to move them out of vector registers costs a tick
+    // more.
+    if N <= 4 {
+        let hashes = burst.hashes.iter_mut().take(len).zip(&burst.keys);
+        hashes.for_each(|(hash, key)| *hash = hasher.words(&narrow::<N>(key)));
+    }
+}
+
+/// The full parser; `facts` stay empty when the frame is malformed.
+#[inline(never)]
+fn full(frame: &Frame, in_port: api::PortId, mask: &KeyMask, facts: &mut FlowKey) -> Result<Layers, DropReason> {
+    let layers = layers(frame.head(), frame.len(), frame.offload())?;
+    *facts = key(in_port, frame.head(), &layers).masked(mask);
+    Ok(layers)
+}
+
+/// The first `N` of four words.
+#[inline(always)]
+fn narrow<const N: usize>(words: &[u64; 4]) -> [u64; N] {
+    words.first_chunk().copied().unwrap_or([0; N])
+}
+
+/// Four words, the rest zero.
+#[inline(always)]
+fn widen<const N: usize>(words: &[u64; 4]) -> [u64; N] {
+    let mut all = [0; N];
+    if let Some(first) = all.first_chunk_mut() {
+        *first = *words;
+    }
+    all
+}
+
+/// Set the words of a key that its class compares. The others stay as they are: to clear 256 octets a lane would cost
+/// more than all the rest (a burst of them does not fit into the first cache).
+#[inline(always)]
+fn put<const N: usize>(key: &mut FlowKey, words: &[u64; N]) {
+    if let Some(first) = key.words.first_chunk_mut() {
+        *first = *words;
+    }
+}
