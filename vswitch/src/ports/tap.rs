@@ -89,7 +89,10 @@ impl<'a> Wish<'a> {
         }
         let ifname = option("ifname").unwrap_or(&port.name);
         if let Err(why) = check_name(ifname) {
-            return refuse(format!("options:ifname={ifname:?}: {why}"));
+            return refuse(format!(
+                "{}={ifname:?}: {why}",
+                if option("ifname").is_some() { "options:ifname" } else { "name" }
+            ));
         }
         if let Some(mac) = port.mac.filter(|mac| mac.is_group() || mac.is_zero()) {
             return refuse(format!("mac={mac}: not the address of one station"));
@@ -117,7 +120,8 @@ impl<'a> Wish<'a> {
             Some(libc::EPERM | libc::EACCES) => format!("{error}: {} and CAP_NET_ADMIN are needed", tun::PATH),
             _ => error.to_string(),
         };
-        PortError(format!("options:ifname={}{place}: {why}", self.ifname))
+        let what = if self.ifname == self.port { "interface " } else { "options:ifname=" };
+        PortError(format!("{what}{}{place}: {why}", self.ifname))
     }
 }
 
@@ -223,18 +227,23 @@ fn inherit(wish: &Wish<'_>, home: &Home, keeper: &Keeper) -> Option<OwnedFd> {
 /// The device that a daemon left behind whose keeper is gone too, if there is one.
 fn reopen(wish: &Wish<'_>, home: &Home) -> io::Result<Option<OwnedFd>> {
     home.visit(|| {
-        match Netlink::open()?.link(wish.ifname)? {
-            None => return Ok(None),
-            Some(Link { alias, .. }) if alias == wish.mark() => {}
-            Some(_) => return Err(io::Error::from_raw_os_error(libc::EEXIST)),
-        }
-        // The process that had it may be dying still.
+        let netlink = Netlink::open()?;
+        // The process that had it may be dying still, or be about to remove it.
         for _ in 0..50 {
+            let Some(found) = netlink.link(wish.ifname)? else { return Ok(None) };
+            if found.alias != wish.mark() {
+                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+            }
             match tun::open(wish.ifname) {
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                result => return result.map(Some),
+                Err(error) => return Err(error),
+                Ok(fd) => {
+                    // If it went meanwhile, this made another one, which goes with its descriptor.
+                    let same = netlink.link(wish.ifname)?.is_some_and(|now| now.index == found.index);
+                    return Ok(same.then_some(fd));
+                }
             }
         }
         Err(io::Error::from_raw_os_error(libc::EBUSY))
@@ -580,6 +589,8 @@ mod tests {
         ] {
             assert_eq!(Wish::read(&port(&[options])).err().unwrap().to_string(), error);
         }
+        let long = api::Port { name: "a234567890123456".into(), ..port(&[]) };
+        assert_eq!(Wish::read(&long).err().unwrap().0, "name=\"a234567890123456\": longer than 15 octets");
         let bad_mac = api::Port { mac: Some(MacAddr([1, 0, 0, 0, 0, 0])), ..port(&[]) };
         assert_eq!(Wish::read(&bad_mac).err().unwrap().0, "mac=01:00:00:00:00:00: not the address of one station");
         let bad_mtu = api::Port { mtu: 60, ..port(&[]) };
