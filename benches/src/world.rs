@@ -194,7 +194,7 @@ impl Step for World {
         let now = Now(Duration::from_nanos(((ticks() - self.start) as f64 * 1000.0 / self.tsc_mhz) as u64));
         let mut spent = laps.lap(0);
         let Shared { program, live, .. } = &*self.shared;
-        let turn = Turn { program, live, counters: &self.counters, now, walks: LANES };
+        let turn = Turn { moment: live.cells.now(), program, live, counters: &self.counters, now, walks: LANES };
         self.pipeline.run_measured(&mut self.burst, &turn, |step| {
             spent += laps.lap(match step {
                 PipelineStep::Parse => 1,
@@ -205,6 +205,7 @@ impl Step for World {
         });
         let drops = self.transmit(port);
         let turn = Turn {
+            moment: self.shared.live.cells.now(),
             program: &self.shared.program,
             live: &self.shared.live,
             counters: &self.counters,

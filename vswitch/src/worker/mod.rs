@@ -229,6 +229,7 @@ impl Worker {
         burst.reset(port);
         let limit = queue.rx.limit();
         let result = queue.rx.rx(burst, limit, stash);
+        (0..queue.rx.lost()).for_each(|_| counters.dropped(port, DropReason::NoFrame));
         let frames = burst.len();
         lap(Lap::Rx);
         if frames != 0 {
