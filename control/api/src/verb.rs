@@ -61,6 +61,11 @@ pub const VERBS: &[VerbDef] = &[
         one(Command::Clear {
             table: table(&w.at(0))?, record: w.at(1), columns: w.from(2, column)?, if_exists: w.has("--if-exists"),
         })) },
+    VerbDef { options: &["--if-exists"], ..verb("remove", "TABLE RECORD COLUMN VALUE|KEY[=VALUE]...", "remove values from a column", 4, MANY, |w|
+        one(Command::Remove {
+            table: table(&w.at(0))?, record: w.at(1), column: w.at(2), values: w.from(3, |v| Ok(v.to_owned()))?,
+            if_exists: w.has("--if-exists"),
+        })) },
     VerbDef { options: &["--columns="], ..verb("list", "TABLE [RECORD]...", "records of a table", 1, MANY, |w|
         one(Command::List { table: table(&w.at(0))?, records: w.from(1, |r| Ok(r.to_owned()))?, columns: w.columns() })) },
     VerbDef { options: &["--columns="], ..verb("find", "TABLE [COLUMN[:KEY]=VALUE]...", "records that meet all conditions (also !=)", 1, MANY, |w|

@@ -55,12 +55,11 @@ impl Store {
         let (bridge_numbers, port_numbers) = Default::default();
         let mut store =
             Self { config, file, held: Held::default(), bridge_numbers, port_numbers, version: version.to_owned() };
-        let everything = diff(&Config::default(), &store.config);
-        if !everything.changes.is_empty() && switch.apply(&everything).is_err() {
-            store.held.bridges = store.config.bridges.keys().map(|id| (*id, String::new())).collect();
-            store.held.ports = store.config.ports.keys().map(|id| (*id, String::new())).collect();
-            store.retry(switch);
-        }
+        // One by one, never all at once: a transaction that is taken back because of one port would remove the devices
+        // that the others had kept over the restart.
+        store.held.bridges = store.config.bridges.keys().map(|id| (*id, String::new())).collect();
+        store.held.ports = store.config.ports.keys().map(|id| (*id, String::new())).collect();
+        store.retry(switch);
         Ok(store)
     }
 
@@ -256,7 +255,9 @@ impl Store {
 fn try_again(switch: &mut dyn Switch, changes: Vec<Change>, why: &mut String, name: impl Fn() -> String) -> bool {
     match switch.apply(&Transaction { changes }) {
         Ok(()) => {
-            tracing::info!("{}: in force again", name());
+            if !why.is_empty() {
+                tracing::info!("{}: in force again", name());
+            }
             true
         }
         Err(refusal) => {
