@@ -328,11 +328,25 @@ fn configuration_is_there_again_after_a_restart() {
 #[test]
 fn a_port_that_cannot_be_opened_again_is_shown_and_tried_again() {
     let directory = tempfile::tempdir().unwrap();
-    let with_pod = || FakeSwitch { namespaces: vec!["pod1".to_owned()], ..FakeSwitch::default() };
-    let daemon = Daemon::start_with(directory.path(), with_pod());
+    let switch = FakeSwitch::default();
+    switch.namespaces.lock().unwrap().push("pod1".to_owned());
+    let daemon = Daemon::start_with(directory.path(), switch);
     daemon.ask("add-br br0 -- add-port br0 p1 -- set Interface p1 options:netns=pod1 -- add-port br0 p2").unwrap();
     daemon.ask("fdb/add br0 p1 0 02:00:00:00:00:01").unwrap();
     daemon.stop();
+
+    // The namespace is gone, and appears again by itself.
+    let switch = FakeSwitch::default();
+    let namespaces = switch.namespaces.clone();
+    let daemon = Daemon::start_with(directory.path(), switch);
+    assert!(daemon.ask("get Interface p1 error").unwrap().contains("no such network namespace"));
+    namespaces.lock().unwrap().push("pod1".to_owned());
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while daemon.ask("get Interface p1 error").unwrap() != "[]\n" {
+        assert!(std::time::Instant::now() < deadline, "it is not tried again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(daemon.stop().stations.len(), 1);
 
     let daemon = Daemon::start(directory.path());
     let error = "p1: options:netns=pod1: no such network namespace";

@@ -269,3 +269,74 @@ fn try_again(switch: &mut dyn Switch, changes: Vec<Change>, why: &mut String, na
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeSwitch;
+    use proptest::prelude::*;
+
+    /// A chain of database commands or one of the others, with names from a small set so that they meet.
+    fn line() -> impl Strategy<Value = String> {
+        let bridge = || (0..3u8).prop_map(|n| format!("br{n}"));
+        let port = || (0..5u8).prop_map(|n| format!("p{n}"));
+        let single = prop_oneof![
+            bridge().prop_map(|b| format!("add-br {b}")),
+            bridge().prop_map(|b| format!("del-br {b}")),
+            (bridge(), port()).prop_map(|(b, p)| format!("add-port {b} {p}")),
+            (bridge(), port()).prop_map(|(b, p)| format!("--may-exist add-port {b} {p} tag=5")),
+            port().prop_map(|p| format!("del-port {p}")),
+            (port(), 0..4u16).prop_map(|(p, n)| format!("set Interface {p} ofport_request={n}")),
+            port().prop_map(|p| format!("set Interface {p} options:netns=pod1")),
+            (port(), port()).prop_map(|(p, id)| format!("set Port {p} external_ids:{id}={id}")),
+        ];
+        proptest::collection::vec(single, 1..4).prop_map(|singles| singles.join(" -- "))
+    }
+
+    fn run(store: &mut Store, switch: &mut FakeSwitch, line: &str) -> Result<(), Refusal> {
+        let mut commands = Vec::new();
+        for part in line.split(" -- ") {
+            match api::verb::parse(&part.split(' ').collect::<Vec<_>>()) {
+                Ok(api::Request::Transact { commands: more }) => commands.extend(more),
+                other => panic!("{part}: {other:?}"),
+            }
+        }
+        store.transact(&commands, switch).map(drop)
+    }
+
+    fn sum(switch: &FakeSwitch) -> Config {
+        let FakeSwitch { bridges, ports, stations, .. } = switch;
+        Config { bridges: bridges.clone(), ports: ports.clone(), stations: stations.clone() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn switch_store_and_disk_agree_after_any_commands(
+            steps in proptest::collection::vec((line(), 0..5u8, 0..3u8), 1..25),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut switch = FakeSwitch::default();
+            let mut store = Store::open(directory.path(), "", &mut switch).unwrap();
+            for (line, refuse, kind) in steps {
+                let before = store.config.clone();
+                switch.refuse = refuse == 0;
+                let done = match kind {
+                    0 => store.add_station(("br0", "p0"), 1, MacAddr([2; 6]), &mut switch),
+                    _ => run(&mut store, &mut switch, &line),
+                };
+                switch.refuse = false;
+                prop_assert!(done.is_ok() || store.config == before, "{line}: refused, and yet something changed");
+                prop_assert_eq!(&sum(&switch), &store.config, "{}", line);
+                prop_assert_eq!(store.config.check(), Ok(()));
+            }
+            let config = store.config.clone();
+            drop(store);
+            let mut after = FakeSwitch::default();
+            let store = Store::open(directory.path(), "", &mut after).unwrap();
+            prop_assert_eq!(&store.config, &config);
+            prop_assert_eq!(sum(&after), config);
+        }
+    }
+}
