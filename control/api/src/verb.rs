@@ -1,7 +1,7 @@
 //! The sentences of the control socket in words, as people type them.
 //!
-//! One slice, [`VERBS`], is the grammar: the daemon reads words by it (`ovs-appctl` sends nothing else), vsctl reads its
-//! command line by it, and help and completion are made from it.
+//! One slice, [`VERBS`], is the grammar: the daemon reads words by it (`ovs-appctl` sends nothing else), vsctl reads
+//! its command line by it, and help and completion are made from it.
 
 use crate::request::{Assignment, Column, Command, Condition, Request, Table, unknown_method};
 

@@ -1,7 +1,6 @@
 //! Columns of the records `Bridge`, `Port` and `Interface`: what they are called, how they are read and written.
 //!
-//! `Port` and `Interface` are two views of one port, as `vsctl` users expect from OVS; their `external_ids` are one map.
-//! The OpenFlow number and the MTU of a port are always kept, so `ofport_request` and `mtu_request` read as what is in
+//! `Port` and `Interface` are two views of one port, as in OVS; their `external_ids` are one map. The OpenFlow number and the MTU of a port are always kept, so `ofport_request` and `mtu_request` read as what is in
 //! force by configuration, whether somebody asked for it or not.
 
 use std::collections::BTreeMap;

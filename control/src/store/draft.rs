@@ -128,7 +128,7 @@ impl<'a> Draft<'a> {
             let there = !ours && Path::new("/sys/class/net").join(name).exists();
             if there && port.options.is_empty() {
                 return Err(format!(
-                    "{name}: is an existing interface; to attach it, type: \
+                    "{name}: is an existing interface; to attach it, type: vsctl \
                      add-port {} {name} -- set Interface {name} type=afxdp",
                     self.config.bridge_name(port.bridge)
                 ));

@@ -1,7 +1,7 @@
 //! What was configured: kept, made durable, and told to the switch.
 //!
-//! Every change takes one way, [`Store::commit`]: new sum → on the disk beside the old one → switch → in force. Whatever
-//! refuses on that way, nothing has changed. The store never interprets what a device needs; the switch refuses that.
+//! Every change takes one way, [`Store::commit`]: new sum → on the disk beside the old one → switch → in force.
+//! Whatever refuses on that way, nothing has changed. The store never interprets what a device needs; the switch refuses that.
 //!
 //! At start, what the switch refuses stays configured and is *held*: shown with its error and tried again every second
 //! ([`Store::retry`]), since its reason may go away (a namespace that appears).
