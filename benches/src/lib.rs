@@ -1,1 +1,15 @@
-//! Skeleton.
+//! Measuring the switch: frames to measure with, the loop that measures, and what is said about it afterwards.
+//!
+//! `vsbench` runs [`scenarios`], `peers` sets them beside other switches, the criterion benches time one step each.
+//! Nothing here is part of the switch, and nothing is subtracted from what was measured.
+
+pub mod compare;
+pub mod frames;
+pub mod hosts;
+pub mod machine;
+pub mod measure;
+pub mod plot;
+pub mod port;
+pub mod report;
+pub mod scenarios;
+pub mod world;

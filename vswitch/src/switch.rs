@@ -368,16 +368,19 @@ impl Control for Switch {
                     gone.push(old.clone());
                     Ok(())
                 }
-                (Some(OpenPort { device: Some(device), .. }), Some(old), Some(new)) if !Self::needs_reopening(old, new) => {
+                (Some(OpenPort { device: Some(device), .. }), Some(old), Some(new))
+                    if !Self::needs_reopening(old, new) =>
+                {
                     let done = device.configure(new).map_err(|PortError(why)| Refusal(format!("{}: {why}", new.name)));
                     if done.is_ok() {
                         configured.push((Arc::clone(device), old.clone()));
                     }
                     done
                 }
-                (Some(OpenPort { device: Some(_), .. }), Some(old), Some(new)) => {
-                    Err(Refusal(format!("{}: the type and options of a port ({}) cannot be changed; delete it and add it again", new.name, old.kind)))
-                }
+                (Some(OpenPort { device: Some(_), .. }), Some(old), Some(new)) => Err(Refusal(format!(
+                    "{}: the type and options of a port ({}) cannot be changed; delete it and add it again",
+                    new.name, old.kind
+                ))),
                 (_, _, Some(new)) => self.open(new).map(|pending| opened.push(pending)),
                 (_, None, None) => Ok(()),
             };
@@ -534,6 +537,11 @@ impl Control for Switch {
         for id in gone {
             let why = self.ports.get(&id).and_then(|port| port.device.as_ref()?.status().error);
             self.lose(id, why.unwrap_or_else(|| "the device is gone".to_owned()));
+        }
+        let faults: Vec<(PortId, String)> =
+            self.ports.iter().filter_map(|(id, port)| Some((*id, port.device.as_ref()?.fault()?))).collect();
+        for (id, why) in faults {
+            self.lose(id, why);
         }
         if self.publisher.current().captures.any_closed() {
             let captures = self.publisher.current().captures.open_ones(|_| false);

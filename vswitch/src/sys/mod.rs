@@ -10,4 +10,5 @@ pub mod mmap;
 pub mod netlink;
 pub mod netns;
 pub mod signal;
+pub mod ticks;
 pub mod tun;

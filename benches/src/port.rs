@@ -1,0 +1,189 @@
+//! The port that frames come from and go to: a generator and a sink in one, run by the worker that is measured.
+//!
+//! As a looping pcap port does it: receiving copies prebuilt frames into fresh slots, sending gives the slots back. So
+//! what is measured includes one copy of every frame, a slot taken and a slot returned; [`alone`] measures those by
+//! themselves. The far end of a `memory` port would add a thread and two rings that no peer in comparison has.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use api::PortId;
+use pipeline::burst::{Burst, LANES};
+use pipeline::offload::Offload;
+use pipeline::raw::{Pool, Stash};
+use vswitch::ports::{Device, Opened, Rx, RxQueue, Status, Tx, TxBatch};
+
+use crate::frames::Frames;
+use crate::machine::Machine;
+use crate::measure::{Laps, Moved, Step, closed_loop};
+
+/// Slots that a bench needs: a burst in flight and a full stash; small enough to stay in the second-level cache.
+pub const SLOTS: usize = 1024;
+
+/// Sends `frames` for ever, and counts what it is given.
+#[derive(Debug)]
+pub struct Generator {
+    frames: Arc<Frames>,
+    next: usize,
+}
+
+impl Generator {
+    /// From the first frame on.
+    pub fn new(frames: Arc<Frames>) -> Self {
+        Self { frames, next: 0 }
+    }
+
+    /// The next frame is the first one.
+    pub fn at_start(&self) -> bool {
+        self.next == 0
+    }
+}
+
+impl RxQueue for Generator {
+    fn rx(&mut self, burst: &mut Burst, limit: usize, stash: &mut Stash) -> Rx {
+        if self.frames.is_empty() {
+            return Rx::Drained;
+        }
+        for _ in 0..limit {
+            let Some(mut frame) = stash.take() else { return Rx::Starved };
+            // The frames were checked to fit a slot when they were made.
+            let _ = frame.fill(self.frames.nth(self.next));
+            self.next = if self.next + 1 == self.frames.len() { 0 } else { self.next + 1 };
+            if let Err(frame) = burst.push(frame) {
+                stash.give(frame);
+                break;
+            }
+        }
+        Rx::More
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn limit(&self) -> usize {
+        LANES
+    }
+}
+
+/// Takes every frame, counts it, and gives its slot back. Alone on its pair of cache lines, so that two workers that send to two sinks do not meet.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Sink {
+    packets: AtomicU64,
+}
+
+impl Sink {
+    /// Frames taken so far.
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+}
+
+impl Device for Sink {
+    fn tx(&self, batch: &mut TxBatch, stash: &mut Stash) -> Tx {
+        self.packets.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        while let Some((frame, _)) = batch.pop() {
+            stash.give(frame);
+        }
+        Tx::Done
+    }
+
+    fn takes(&self, _offload: Offload) -> bool {
+        true
+    }
+
+    fn status(&self) -> Status {
+        Status::default()
+    }
+
+    fn remove(&self) {}
+}
+
+/// An open port that sends `frames`, and its counting side.
+pub fn open(frames: Arc<Frames>) -> (Opened, Arc<Sink>) {
+    let sink = Arc::new(Sink::default());
+    (Opened { queues: vec![Box::new(Generator::new(frames))], device: Arc::clone(&sink) as Arc<dyn Device> }, sink)
+}
+
+/// Generator and sink with nothing in between.
+struct Alone {
+    queue: Generator,
+    sink: Sink,
+    burst: Box<Burst>,
+    batch: TxBatch,
+    stash: Stash,
+}
+
+impl Step for Alone {
+    fn names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn step(&mut self, _laps: &mut Laps) -> Moved {
+        self.burst.reset(PortId(1));
+        let _ = self.queue.rx(&mut self.burst, LANES, &mut self.stash);
+        let len = self.burst.len();
+        for lane in self.burst.frames.iter_mut().take(len) {
+            if let Some(frame) = lane.take() {
+                self.batch.push(frame, PortId(1));
+            }
+        }
+        let _ = self.sink.tx(&mut self.batch, &mut self.stash);
+        Moved { packets: len as u64, drops: 0, ticks: 0 }
+    }
+}
+
+/// Ticks a packet that generator and sink take by themselves, lane array and send list included.
+///
+/// # Errors
+/// When nothing moves.
+pub fn alone(frames: &Arc<Frames>, duration: Duration, machine: &Machine) -> Result<f64> {
+    let pool = Pool::heap(SLOTS, 0);
+    let mut work = Alone {
+        queue: Generator::new(Arc::clone(frames)),
+        sink: Sink::default(),
+        burst: Burst::new(),
+        batch: TxBatch::new(),
+        stash: pool.stash(),
+    };
+    Ok(closed_loop(&mut work, frames.len() as u64, duration, machine)?.median())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::Size;
+
+    #[test]
+    fn frames_come_in_order_again_and_again_and_no_slot_is_lost() {
+        let [frames, _] = Frames::pairs(3, Size::Fixed(64)).unwrap();
+        let (frames, pool) = (Arc::new(frames), Pool::heap(SLOTS, 0));
+        let mut queue = Generator::new(Arc::clone(&frames));
+        let (mut stash, mut burst, mut n) = (pool.stash(), Burst::new(), 0);
+        for _ in 0..40 {
+            burst.reset(PortId(1));
+            assert_eq!(queue.rx(&mut burst, LANES, &mut stash), Rx::More);
+            assert_eq!(burst.len(), LANES);
+            for lane in &mut burst.frames {
+                let frame = lane.take().unwrap();
+                assert_eq!(frame.head(), frames.nth(n % frames.len()));
+                stash.give(frame);
+                n += 1;
+            }
+        }
+        drop(stash);
+        assert!(n > frames.len(), "the list was begun again");
+        assert_eq!(pool.free(), pool.slots());
+    }
+
+    #[test]
+    fn what_generator_and_sink_take_is_measured() {
+        let [frames, _] = Frames::pairs(1, Size::Fixed(64)).unwrap();
+        let tsc = alone(&Arc::new(frames), Duration::from_millis(60), &Machine::measure()).unwrap();
+        assert!(tsc > 0.0 && tsc < 1e6, "{tsc}");
+    }
+}

@@ -1,0 +1,90 @@
+//! `bridge`, `bridge-2w`: known stations talk to each other, both ways, at full rate.
+
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use super::{Params, ScenarioDef};
+use crate::machine::Machine;
+use crate::measure::closed_loop;
+use crate::port::alone;
+use crate::report::Outcome;
+use crate::world::{PORTS, Shared, World};
+
+/// One worker reads both ports.
+pub const ONE: ScenarioDef = ScenarioDef {
+    name: "bridge",
+    help: "learning bridge, pairs of stations talking, one worker, every frame a hit",
+    ladder: &[1, 1000, 10_000, 100_000, 1_000_000],
+    run: one,
+};
+
+/// Two workers read a port each, and send to the other's.
+pub const TWO: ScenarioDef = ScenarioDef {
+    name: "bridge-2w",
+    help: "the same with two workers, a port each; ticks are of one of them, rates of both",
+    ladder: &[1, 10_000, 100_000],
+    run: two,
+};
+
+/// A loop around generator and sink alone is steady at once.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn one(params: &Params, machine: &Machine) -> Result<Outcome> {
+    params.pin(0)?;
+    let frames = params.frames()?;
+    let generator = alone(&frames[0], SHORT, machine)?;
+    let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
+    let warm_up = warm_up(frames[0].len() + frames[1].len());
+    let shared = Arc::new(Shared::new(stations(params), 1)?);
+    let mut world = World::new(shared, PORTS.into_iter().zip(frames).collect(), machine);
+    let tally = closed_loop(&mut world, warm_up, params.duration, machine)?;
+    Ok(tally.outcome(ONE.name, octets, generator, machine))
+}
+
+fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
+    let frames = params.frames()?;
+    let generator = alone(&frames[0], SHORT, machine)?;
+    let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
+    let shared = Arc::new(Shared::new(stations(params), 2)?);
+    let barrier = Barrier::new(2);
+    let worker = |n: usize, frames| -> Result<_> {
+        let pinned = params.pin(n);
+        let mut world = World::new(Arc::clone(&shared), vec![(PORTS[n], frames)], machine);
+        let warm = closed_loop(&mut world, 1, Duration::from_millis(30), machine);
+        // Both have been heard now: first frames no longer flood. A worker that failed must still let the other go on.
+        barrier.wait();
+        pinned.and(warm)?;
+        closed_loop(&mut world, warm_up(params.flows), params.duration, machine)
+    };
+    let [left, right] = frames;
+    let tallies = std::thread::scope(|scope| {
+        let other = scope.spawn(|| worker(1, right));
+        let tally = worker(0, left);
+        (tally, other.join())
+    });
+    let (first, second) = (tallies.0?, tallies.1.map_err(|_| anyhow!("a worker panicked"))??);
+    let [first, second] = [first, second].map(|tally| tally.outcome(TWO.name, octets, generator, machine));
+    // Rates add up; ticks are what one packet costs the worker that has it.
+    Ok(Outcome {
+        mpps: first.mpps + second.mpps,
+        gbps: first.gbps + second.gbps,
+        tsc_per_packet: (first.tsc_per_packet + second.tsc_per_packet) / 2.0,
+        tsc_best: first.tsc_best.min(second.tsc_best),
+        ns_per_packet: (first.ns_per_packet + second.ns_per_packet) / 2.0,
+        drops: first.drops + second.drops,
+        packets: first.packets + second.packets,
+        ..first
+    })
+}
+
+/// Room for both stations of every pair, whatever a capture holds.
+fn stations(params: &Params) -> usize {
+    (2 * params.flows + 1000).max(if params.pcap.is_empty() { 0 } else { 1 << 21 })
+}
+
+/// Every flow four times: learned, cached, promoted, and once more.
+fn warm_up(frames: usize) -> u64 {
+    (4 * frames as u64).max(100_000)
+}

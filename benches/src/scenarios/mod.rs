@@ -1,0 +1,71 @@
+//! What `vsbench` can measure: one file a scenario, one row in [`SCENARIOS`].
+
+pub mod bridge;
+pub mod learn;
+pub mod parse;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::frames::{Frames, Size};
+use crate::machine::Machine;
+use crate::report::Outcome;
+
+/// The scenarios, in the order in which `list` shows and `all` runs them.
+pub const SCENARIOS: &[&ScenarioDef] = &[&parse::BEST, &parse::SCALAR, &bridge::ONE, &bridge::TWO, &learn::SCENARIO];
+
+/// A scenario.
+#[derive(Debug)]
+pub struct ScenarioDef {
+    /// What users type.
+    pub name: &'static str,
+    /// One line for people.
+    pub help: &'static str,
+    /// Numbers of flows that are run when the user asks for none.
+    pub ladder: &'static [usize],
+    /// Run it once.
+    pub run: fn(&Params, &Machine) -> Result<Outcome>,
+}
+
+/// What a scenario is run with.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// Flows: pairs of stations, or stations where only one side counts.
+    pub flows: usize,
+    /// Sizes of the frames.
+    pub size: Size,
+    /// Frames to send instead of our own: a capture for each port, or one that is divided as [`Frames::sides`] does.
+    pub pcap: Vec<PathBuf>,
+    /// CPUs to run on, in the order of the workers; the system chooses where there are none.
+    pub cpus: Vec<u16>,
+    /// How long to measure, without warm-up.
+    pub duration: Duration,
+}
+
+impl Params {
+    /// The CPU of the `n`-th worker: does nothing where the system is to choose.
+    ///
+    /// # Errors
+    /// When there is no such CPU, or it may not be used.
+    pub fn pin(&self, n: usize) -> Result<()> {
+        match self.cpus.get(n) {
+            Some(&cpu) => vswitch::sys::affinity::pin(cpu).with_context(|| format!("--cpus: {cpu}")),
+            None => Ok(()),
+        }
+    }
+
+    /// What the two ports send.
+    ///
+    /// # Errors
+    /// When the capture cannot be read, or there are too many flows.
+    pub fn frames(&self) -> Result<[Arc<Frames>; 2]> {
+        match self.pcap.as_slice() {
+            [] => Ok(Frames::pairs(self.flows, self.size)?.map(Arc::new)),
+            [path] => Ok(Frames::read_pcap(path)?.sides().map(Arc::new)),
+            [left, right, ..] => Ok([Arc::new(Frames::read_pcap(left)?), Arc::new(Frames::read_pcap(right)?)]),
+        }
+    }
+}
