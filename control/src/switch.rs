@@ -43,4 +43,8 @@ pub trait Switch {
     /// # Errors
     /// When there is no such port, or too many captures.
     fn capture(&mut self, port: PortId) -> Result<Receiver<Captured>, Refusal>;
+
+    /// Called about once a second between requests, for the switch's own housekeeping: devices that went, counters to
+    /// sum up. Must not take long: no request is answered meanwhile.
+    fn tick(&mut self) {}
 }

@@ -80,7 +80,7 @@ pub enum Verdict {
 }
 
 /// What is done to the outermost 802.1Q tag.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum VlanEdit {
     /// Nothing.
     #[default]
@@ -137,7 +137,7 @@ impl Burst {
 
     /// Start anew with frames of `in_port`. All frames must have been taken out.
     pub fn reset(&mut self, in_port: PortId) {
-        debug_assert!(self.frames[..self.len.min(LANES)].iter().all(Option::is_none));
+        debug_assert!(self.frames.iter().all(Option::is_none), "a frame was left in the burst");
         (self.in_port, self.len) = (in_port, 0);
     }
 

@@ -82,8 +82,8 @@ pub enum DropReason {
     NoFrame,
     /// The in port had used up its share of first packets.
     MissOverload,
-    /// A work list that was longer than it may be.
-    TooManyCopies,
+    /// The walk visited more stages than it may.
+    WalkTooLong,
 }
 
 impl DropReason {
@@ -124,7 +124,7 @@ impl DropReason {
         (Self::TxError, "tx-error", "the out port's device refused the frame"),
         (Self::NoFrame, "no-frame", "the frame pool was empty"),
         (Self::MissOverload, "miss-overload", "the in port had used up its share of first packets"),
-        (Self::TooManyCopies, "too-many-copies", "more copies than one frame may make"),
+        (Self::WalkTooLong, "walk-too-long", "the decision went through more stages than it may"),
     ];
 
     /// How many reasons there are.

@@ -187,7 +187,8 @@ impl FlowKey {
     pub const EMPTY: Self = Self { words: [0; WORDS] };
 
     /// The mask in which exactly `fields` count.
-    pub const fn mask(fields: &[Field]) -> KeyMask {
+    #[expect(clippy::indexing_slicing, reason = "evaluated at compile time; a test calls it with every field")]
+    pub const fn mask(fields: &[Field]) -> Self {
         let mut bytes = [0; OCTETS];
         let mut i = 0;
         while i < fields.len() {
@@ -201,6 +202,7 @@ impl FlowKey {
         Self::from_bytes(&bytes)
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the bounds are those of the loops")]
     const fn from_bytes(bytes: &[u8; OCTETS]) -> Self {
         let mut words = [0; WORDS];
         let mut i = 0;
@@ -226,7 +228,7 @@ impl FlowKey {
 
     /// The facts that count.
     #[must_use]
-    pub fn masked(mut self, mask: &KeyMask) -> Self {
+    pub fn masked(mut self, mask: &Self) -> Self {
         self.words.iter_mut().zip(&mask.words).for_each(|(a, b)| *a &= b);
         self
     }
@@ -277,6 +279,12 @@ impl FlowKey {
         PortId(u16::from_ne_bytes(self.get(Field::IN_PORT)))
     }
 
+    /// Ingress port of the first words of a key, as caches keep them.
+    pub fn in_port_of(words: &[u64]) -> PortId {
+        let [a, b, ..] = words.first().copied().unwrap_or(0).to_ne_bytes();
+        PortId(u16::from_ne_bytes([a, b]))
+    }
+
     /// Outer VLAN word: [`VLAN_TAGGED`] and id, or 0.
     pub fn vlan(&self) -> u16 {
         u16::from_ne_bytes(self.get(Field::VLAN))
@@ -303,8 +311,8 @@ impl std::fmt::Debug for FlowKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut map = f.debug_map();
         for (name, field) in Field::ALL {
-            let octet = |at: usize| self.words.get(at / 8).map_or(0, |w| w.to_ne_bytes()[at % 8]);
-            let bytes: Vec<u8> = (field.at..field.at + field.len).map(octet).collect();
+            let octets = self.words.iter().flat_map(|word| word.to_ne_bytes());
+            let bytes: Vec<u8> = octets.skip(field.at).take(field.len).collect();
             if bytes.iter().any(|&b| b != 0) {
                 let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
                 map.entry(name, &format_args!("{hex}"));

@@ -6,14 +6,22 @@
 pub mod addr;
 pub mod bridge;
 pub mod change;
+pub mod datum;
 pub mod id;
 pub mod port;
+pub mod reply;
+pub mod request;
+pub mod rpc;
 pub mod state;
 pub mod station;
+pub mod verb;
 
 pub use addr::MacAddr;
 pub use bridge::Bridge;
 pub use change::{Change, Delta, Transaction};
+pub use datum::Datum;
 pub use id::{BridgeId, Generation, PortId};
 pub use port::{Port, Vlan};
+pub use request::{Command, Request};
+pub use rpc::reason;
 pub use station::{Station, StationKey};

@@ -76,3 +76,15 @@ impl Default for Vlan {
         Self::Trunk { trunks: Vec::new() }
     }
 }
+
+impl Vlan {
+    /// As OVS tells it: `vlan_mode`, `tag` and `trunks`.
+    pub fn columns(&self) -> (&'static str, Option<u16>, &[u16]) {
+        match self {
+            Self::Access { tag } => ("access", Some(*tag), &[]),
+            Self::Trunk { trunks } => ("trunk", None, trunks),
+            Self::NativeTagged { tag, trunks } => ("native-tagged", Some(*tag), trunks),
+            Self::NativeUntagged { tag, trunks } => ("native-untagged", Some(*tag), trunks),
+        }
+    }
+}

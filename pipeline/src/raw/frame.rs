@@ -453,14 +453,10 @@ impl Stash {
     /// The oldest slots go back to the shared list; what is used next is still in the cache.
     #[cold]
     fn overflow(&mut self) {
-        let mut slots = self.free.drain(..STASH / 2);
-        while slots.len() >= CHUNK {
-            let chunk: [Slot; CHUNK] = std::array::from_fn(|_| match slots.next() {
-                Some(slot) => slot.0,
-                None => unreachable!("the length was checked"),
-            });
-            let _ = self.pool.shared.chunks.push(chunk);
+        for chunk in self.free.as_chunks::<CHUNK>().0.iter().take(STASH / 2 / CHUNK) {
+            let _ = self.pool.shared.chunks.push(chunk.map(|slot| slot.0));
         }
+        self.free.drain(..STASH / 2);
     }
 
     /// A spill; `None` when all are in use.
@@ -486,7 +482,8 @@ impl Stash {
                 self.give(copy);
                 return None;
             };
-            spill.bytes_mut()[..tail.len()].copy_from_slice(tail);
+            // A spill is never longer than another.
+            spill.bytes_mut().iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
             copy.attach(spill, tail.len());
         }
         Some(copy)
@@ -507,11 +504,8 @@ impl Drop for Stash {
     /// Whole chunks go back to the shared list; what does not fill one is topped up from nowhere and lost, at most 63
     /// slots a stash: a stash lives as long as its worker.
     fn drop(&mut self) {
-        while self.free.len() >= CHUNK {
-            let at = self.free.len() - CHUNK;
-            let chunk: [Slot; CHUNK] = std::array::from_fn(|i| self.free[at + i].0);
-            self.free.truncate(at);
-            let _ = self.pool.shared.chunks.push(chunk);
+        for chunk in self.free.as_chunks::<CHUNK>().0 {
+            let _ = self.pool.shared.chunks.push(chunk.map(|slot| slot.0));
         }
     }
 }

@@ -5,10 +5,12 @@
 #![allow(unsafe_code)]
 
 mod frame;
+mod plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod simd_parse;
 
 pub use frame::{Frame, HEADROOM, HeapMemory, Memory, Pool, SLOT, SPILL, Spill, Stash};
+pub use plain::{Plain, Table, match_tags};
 
 /// Ask the cache for the line at `at`. Any address will do: a prefetch never faults.
 #[inline]
@@ -20,4 +22,20 @@ pub fn prefetch<T>(at: *const T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
+}
+
+/// The time-stamp counter: ticks since an arbitrary start, cheap enough to read a few times a burst. Nanoseconds on
+/// machines without one.
+#[inline]
+pub fn ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: RDTSC is part of the x86-64 baseline and has no operands.
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        START.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64
+    }
 }

@@ -14,11 +14,14 @@ use pipeline::raw::{Frame, Pool, Stash};
 
 use crate::keeper::Keeper;
 
+pub mod internal;
 pub mod memory;
 pub mod null;
+pub mod pcap;
+pub mod tap;
 
 /// The kinds of ports, in the order in which help lists them.
-pub const PORT_TYPES: &[&PortDef] = &[&memory::PORT, &null::PORT];
+pub const PORT_TYPES: &[&PortDef] = &[&tap::PORT, &internal::PORT, &pcap::PORT, &memory::PORT, &null::PORT];
 
 /// A kind of port.
 #[derive(Debug)]
@@ -45,6 +48,25 @@ pub struct Environment<'a> {
     pub pool: &'a Pool,
     /// Holds descriptors for the time when this process is gone, and gives back what the last one left.
     pub keeper: &'a Keeper,
+    /// Memory ports that code in this process made, by port name, until one opens them.
+    pub offered: &'a Offered,
+}
+
+/// Memory ports that wait to be opened, by port name.
+#[derive(Default)]
+pub struct Offered(parking_lot::Mutex<std::collections::HashMap<String, Opened>>);
+
+impl Offered {
+    /// The map.
+    pub fn lock(&self) -> parking_lot::MutexGuard<'_, std::collections::HashMap<String, Opened>> {
+        self.0.lock()
+    }
+}
+
+impl std::fmt::Debug for Offered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.lock().keys()).finish()
+    }
 }
 
 /// An open port.
@@ -63,6 +85,11 @@ pub trait RxQueue: Send {
     /// Descriptor that is readable (level-triggered) while frames wait; `None` if the queue must be polled.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
+    /// The queue is looked at in every turn, since that costs next to nothing; others when [`Self::fd`] is readable.
+    fn polled(&self) -> bool {
+        self.fd().is_none()
+    }
+
     /// The worker is about to sleep on [`Self::fd`]: arrange to be woken. Returns true if frames wait already. Queues
     /// whose descriptor the kernel drives have nothing to do.
     fn arm(&mut self) -> bool {
@@ -71,6 +98,12 @@ pub trait RxQueue: Send {
 
     /// Frames that one call of [`Self::rx`] should fetch at most: 64 from kernel devices, 256 from memory.
     fn limit(&self) -> usize;
+
+    /// Frames that the queue had to lose since the last call because there was no memory for them, to be counted as
+    /// [`NoFrame`](pipeline::drop::DropReason::NoFrame). Asked after each [`Self::rx`].
+    fn lost(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What a call of [`RxQueue::rx`] came to. How many frames there were, the burst knows.
@@ -95,8 +128,22 @@ pub trait Device: Send + Sync {
     /// The device finishes this work itself.
     fn takes(&self, offload: Offload) -> bool;
 
-    /// How the device is now.
+    /// Take over the MAC and MTU of a port that is open already.
+    ///
+    /// # Errors
+    /// What the device refused; it is as it was before.
+    fn configure(&self, _port: &api::Port) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    /// How the device is now. May cost as much as starting a thread: for people, not for every second.
     fn status(&self) -> Status;
+
+    /// Why the device will never carry a frame again, if so: the switch closes the port then. Cheap enough to be asked
+    /// of every port once a second. Also what [`Status::error`] says.
+    fn fault(&self) -> Option<String> {
+        None
+    }
 
     /// The port is deleted: remove the device, if it is ours.
     fn remove(&self);
@@ -167,6 +214,25 @@ impl TxBatch {
             self.bytes -= frame.len().min(self.bytes);
         }
         front
+    }
+
+    /// Take the `n` oldest frames out, for a device that takes them for certain.
+    #[inline]
+    pub fn take(&mut self, n: usize) -> impl Iterator<Item = Frame> {
+        let bytes = &mut self.bytes;
+        self.frames.drain(..n.min(self.frames.len())).map(|(frame, _)| {
+            *bytes -= frame.len().min(*bytes);
+            frame
+        })
+    }
+
+    /// Take the newest frame out, with the port it came in by.
+    pub fn pop_newest(&mut self) -> Option<(Frame, PortId)> {
+        let back = self.frames.pop_back();
+        if let Some((frame, _)) = &back {
+            self.bytes -= frame.len().min(self.bytes);
+        }
+        back
     }
 
     /// Put a frame that was popped back to the front.

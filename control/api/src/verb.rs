@@ -1,0 +1,282 @@
+//! The sentences of the control socket in words, as people type them.
+//!
+//! One slice, [`VERBS`], is the grammar: the daemon reads words by it (`ovs-appctl` sends nothing else), vsctl reads its
+//! command line by it, and help and completion are made from it.
+
+use crate::request::{Assignment, Column, Command, Condition, Request, Table, unknown_method};
+
+/// A verb.
+#[derive(Debug)]
+pub struct VerbDef {
+    /// What is typed.
+    pub name: &'static str,
+    /// What stands behind it, for people.
+    pub usage: &'static str,
+    /// What it does, in one line.
+    pub help: &'static str,
+    /// Words behind it, at least.
+    pub min: usize,
+    /// Words behind it, at most.
+    pub max: usize,
+    /// Its options, each with its dashes; those that end in `=` have a value.
+    pub options: &'static [&'static str],
+    parse: fn(&Words<'_>) -> Result<Request, String>,
+}
+
+/// Any number of words.
+const MANY: usize = usize::MAX;
+
+/// Every verb that has words, in the order in which help lists them.
+#[rustfmt::skip]
+pub const VERBS: &[VerbDef] = &[
+    verb("show", "", "overview of bridges and ports", 0, 0, |_| one(Command::Show {})),
+    VerbDef { options: &["--may-exist"], ..verb("add-br", "BRIDGE", "make a bridge, and its LOCAL port", 1, 1, |w|
+        one(Command::AddBr { bridge: w.at(0), may_exist: w.has("--may-exist") })) },
+    VerbDef { options: &["--if-exists"], ..verb("del-br", "BRIDGE", "remove a bridge and all its ports", 1, 1, |w|
+        one(Command::DelBr { bridge: w.at(0), if_exists: w.has("--if-exists") })) },
+    verb("list-br", "", "names of all bridges", 0, 0, |_| one(Command::ListBr {})),
+    verb("br-exists", "BRIDGE", "exit 0 if there is such a bridge, else 2", 1, 1, |w|
+        one(Command::BrExists { bridge: w.at(0) })),
+    VerbDef { options: &["--may-exist"], ..verb("add-port", "BRIDGE PORT [COLUMN=VALUE]...", "make a port", 2, MANY, |w|
+        one(Command::AddPort {
+            bridge: w.at(0), port: w.at(1), may_exist: w.has("--may-exist"), columns: w.from(2, assignment)?,
+        })) },
+    VerbDef { options: &["--if-exists"], ..verb("del-port", "[BRIDGE] PORT", "remove a port", 1, 2, |w|
+        one(Command::DelPort {
+            bridge: (w.len() == 2).then(|| w.at(0)), port: w.at(w.len() - 1), if_exists: w.has("--if-exists"),
+        })) },
+    verb("list-ports", "BRIDGE", "names of a bridge's ports", 1, 1, |w|
+        one(Command::ListPorts { bridge: w.at(0) })),
+    verb("port-to-br", "PORT", "name of the bridge that a port belongs to", 1, 1, |w|
+        one(Command::PortToBr { port: w.at(0) })),
+    VerbDef { options: &["--if-exists"], ..verb("get", "TABLE RECORD COLUMN[:KEY]...", "values of columns", 3, MANY, |w|
+        one(Command::Get {
+            table: table(&w.at(0))?, record: w.at(1), columns: w.from(2, column)?, if_exists: w.has("--if-exists"),
+        })) },
+    VerbDef { options: &["--if-exists"], ..verb("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", "set columns", 3, MANY, |w|
+        one(Command::Set {
+            table: table(&w.at(0))?, record: w.at(1), columns: w.from(2, assignment)?, if_exists: w.has("--if-exists"),
+        })) },
+    VerbDef { options: &["--if-exists"], ..verb("clear", "TABLE RECORD COLUMN[:KEY]...", "set columns back", 3, MANY, |w|
+        one(Command::Clear {
+            table: table(&w.at(0))?, record: w.at(1), columns: w.from(2, column)?, if_exists: w.has("--if-exists"),
+        })) },
+    VerbDef { options: &["--columns="], ..verb("list", "TABLE [RECORD]...", "records of a table", 1, MANY, |w|
+        one(Command::List { table: table(&w.at(0))?, records: w.from(1, |r| Ok(r.to_owned()))?, columns: w.columns() })) },
+    VerbDef { options: &["--columns="], ..verb("find", "TABLE [COLUMN[:KEY]=VALUE]...", "records that meet all conditions (also !=)", 1, MANY, |w|
+        one(Command::Find { table: table(&w.at(0))?, conditions: w.from(1, condition)?, columns: w.columns() })) },
+    verb("fdb/show", "BRIDGE", "MAC table of a bridge", 1, 1, |w| Ok(Request::FdbShow { bridge: w.at(0) })),
+    verb("fdb/flush", "[BRIDGE]", "forget learned stations", 0, 1, |w| Ok(Request::FdbFlush { bridge: w.opt(0) })),
+    verb("fdb/add", "BRIDGE PORT VLAN MAC", "place a station at a port for good", 4, 4, |w|
+        Ok(Request::FdbAdd { bridge: w.at(0), port: w.at(1), vlan: vlan(&w.at(2))?, mac: mac(&w.at(3))? })),
+    verb("fdb/del", "BRIDGE VLAN MAC", "take a placed station away", 3, 3, |w|
+        Ok(Request::FdbDel { bridge: w.at(0), vlan: vlan(&w.at(1))?, mac: mac(&w.at(2))? })),
+    verb("dump-ports", "BRIDGE [PORT]", "counters of a bridge's ports, as ovs-ofctl prints them", 1, 2, |w|
+        Ok(Request::DumpPorts { bridge: w.at(0), port: w.opt(1) })),
+    verb("ports", "", "all ports: device, link, worker, counters", 0, 0, |_| Ok(Request::Ports {})),
+    verb("drops", "[PORT]", "frames dropped, by port and reason", 0, 1, |w| Ok(Request::Drops { port: w.opt(0) })),
+    verb("workers", "", "all workers: load, hits and misses", 0, 0, |_| Ok(Request::Workers {})),
+    verb("coverage/show", "", "event counters", 0, 0, |_| Ok(Request::Coverage {})),
+    verb("version", "", "version of the daemon", 0, 0, |_| Ok(Request::Version {})),
+    verb("list-commands", "", "what the daemon understands in words", 0, 0, |_| Ok(Request::ListCommands {})),
+];
+
+/// Words behind a verb, options apart.
+#[derive(Debug)]
+struct Words<'a> {
+    plain: Vec<&'a str>,
+    options: Vec<(&'static str, &'a str)>,
+}
+
+const fn verb(
+    name: &'static str,
+    usage: &'static str,
+    help: &'static str,
+    min: usize,
+    max: usize,
+    parse: fn(&Words<'_>) -> Result<Request, String>,
+) -> VerbDef {
+    VerbDef { name, usage, help, min, max, options: &[], parse }
+}
+
+/// Understand words: a verb, with its options before or behind it.
+///
+/// # Errors
+/// What is wrong, in one line that names the verb.
+pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request, String> {
+    let words = || words.iter().map(AsRef::as_ref);
+    let Some(name) = words().find(|word| !is_option(word)) else {
+        return Err("missing command name (use --help for help)".to_owned());
+    };
+    let Some(def) = VERBS.iter().find(|def| def.name == name) else { return Err(unknown_method(name)) };
+    let mut rest = Words { plain: Vec::new(), options: Vec::new() };
+    let mut seen_verb = false;
+    for word in words() {
+        if is_option(word) {
+            let (option, value) = match word.split_once('=') {
+                Some((option, value)) => (def.options.iter().find(|o| o.strip_suffix('=') == Some(option)), value),
+                None => (def.options.iter().find(|o| **o == word), ""),
+            };
+            let option = option.ok_or_else(|| format!("'{name}' command has no '{word}' option"))?;
+            rest.options.push((option, value));
+        } else if seen_verb {
+            rest.plain.push(word);
+        } else {
+            seen_verb = true;
+        }
+    }
+    if rest.len() < def.min {
+        return Err(format!("'{name}' command requires at least {} arguments", def.min));
+    }
+    if rest.len() > def.max {
+        return Err(format!("'{name}' command takes at most {} arguments", def.max));
+    }
+    (def.parse)(&rest).map_err(|why| format!("{name}: {why}"))
+}
+
+fn is_option(word: &str) -> bool {
+    word.starts_with("--")
+}
+
+impl Words<'_> {
+    fn len(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// A word that `min` promises.
+    fn at(&self, i: usize) -> String {
+        self.opt(i).unwrap_or_default()
+    }
+
+    fn opt(&self, i: usize) -> Option<String> {
+        self.plain.get(i).map(|&word| word.to_owned())
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|(o, _)| *o == option)
+    }
+
+    fn columns(&self) -> Vec<String> {
+        let values = self.options.iter().filter(|(o, _)| *o == "--columns=").flat_map(|(_, value)| value.split(','));
+        values.filter(|column| !column.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn from<T>(&self, first: usize, each: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+        self.plain.iter().skip(first).map(|word| each(word)).collect()
+    }
+}
+
+fn one(command: Command) -> Result<Request, String> {
+    Ok(Request::Transact { commands: vec![command] })
+}
+
+/// A table by its name or the beginning of it, in any case: `set int p1` is what many type.
+fn table(word: &str) -> Result<Table, String> {
+    let word_lower = word.to_ascii_lowercase();
+    let all = [Table::Bridge, Table::Port, Table::Interface];
+    let found = all.into_iter().find(|t| !word.is_empty() && t.name().to_ascii_lowercase().starts_with(&word_lower));
+    found.ok_or_else(|| format!("unknown table \"{word}\""))
+}
+
+fn column(word: &str) -> Result<Column, String> {
+    let (column, key) = match word.split_once(':') {
+        Some((column, key)) => (column, Some(unquote(key))),
+        None => (word, None),
+    };
+    Ok(Column { column: column.to_owned(), key })
+}
+
+fn assignment(word: &str) -> Result<Assignment, String> {
+    let (left, value) =
+        word.split_once('=').ok_or_else(|| format!("{word}: argument does not have the form COLUMN[:KEY]=VALUE"))?;
+    let Column { column, key } = column(left)?;
+    Ok(Assignment { column, key, value: value.to_owned() })
+}
+
+fn condition(word: &str) -> Result<Condition, String> {
+    let Assignment { column, key, value } = assignment(word)?;
+    // The `!` of `!=` is the last octet of what stands before the `=`.
+    let bare = |text: &str| text.strip_suffix('!').map(str::to_owned);
+    Ok(match (key.as_deref().map(bare), bare(&column)) {
+        (Some(Some(key)), _) => Condition { column, key: Some(key), equal: false, value },
+        (None, Some(column)) => Condition { column, key, equal: false, value },
+        _ => Condition { column, key, equal: true, value },
+    })
+}
+
+fn unquote(text: &str) -> String {
+    serde_json::from_str(text).unwrap_or_else(|_| text.to_owned())
+}
+
+fn vlan(word: &str) -> Result<u16, String> {
+    word.parse().map_err(|_| format!("{word}: not a VLAN id"))
+}
+
+fn mac(word: &str) -> Result<crate::MacAddr, String> {
+    word.parse().map_err(|e: crate::addr::InvalidMac| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commands(line: &str) -> Vec<Command> {
+        match parse(&line.split(' ').collect::<Vec<_>>()) {
+            Ok(Request::Transact { commands }) => commands,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_stand_before_or_behind_the_verb() {
+        let wanted = [Command::AddBr { bridge: "br0".into(), may_exist: true }];
+        assert_eq!(commands("--may-exist add-br br0"), wanted);
+        assert_eq!(commands("add-br br0 --may-exist"), wanted);
+    }
+
+    #[test]
+    fn columns_keys_and_values_are_told_apart() {
+        let [Command::Set { table, columns, .. }] = &commands("set int p1 type=tap options:a=b:c=d mac=\"1:2\"")[..]
+        else {
+            panic!()
+        };
+        assert_eq!(*table, Table::Interface);
+        let told: Vec<_> = columns.iter().map(|a| (a.column.as_str(), a.key.as_deref(), a.value.as_str())).collect();
+        assert_eq!(told, [("type", None, "tap"), ("options", Some("a"), "b:c=d"), ("mac", None, "\"1:2\"")]);
+
+        let [Command::Find { conditions, columns, .. }] =
+            &commands("--columns=name,ofport find Interface type!=internal options:x!=1 tag=2")[..]
+        else {
+            panic!()
+        };
+        let told: Vec<_> = conditions.iter().map(|c| (c.column.as_str(), c.key.as_deref(), c.equal)).collect();
+        assert_eq!(told, [("type", None, false), ("options", Some("x"), false), ("tag", None, true)]);
+        assert_eq!(columns, &["name", "ofport"]);
+    }
+
+    #[test]
+    fn words_that_make_no_sense_are_refused_in_one_line() {
+        for (line, why) in [
+            ("add-br", "'add-br' command requires at least 1 arguments"),
+            ("add-br a b", "'add-br' command takes at most 1 arguments"),
+            ("add-br a --fast", "'add-br' command has no '--fast' option"),
+            ("fly", "\"fly\" is not a valid command (use \"list-commands\" to see a list of valid commands)"),
+            ("--if-exists", "missing command name (use --help for help)"),
+            ("set Flow p1 a=b", "set: unknown table \"Flow\""),
+            ("set Port p1 tag", "set: tag: argument does not have the form COLUMN[:KEY]=VALUE"),
+            ("fdb/add br0 p1 x 02:00:00:00:00:01", "fdb/add: x: not a VLAN id"),
+            ("fdb/del br0 1 02:00", "fdb/del: 02:00: invalid Ethernet address"),
+        ] {
+            assert_eq!(parse(&line.split(' ').collect::<Vec<_>>()).unwrap_err(), why, "{line}");
+        }
+        assert!(parse::<&str>(&[]).is_err());
+    }
+
+    #[test]
+    fn every_verb_has_one_name_and_a_help_line() {
+        for (i, def) in VERBS.iter().enumerate() {
+            assert!(!def.help.is_empty() && def.min <= def.max);
+            assert!(VERBS[..i].iter().all(|other| other.name != def.name), "{} is there twice", def.name);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A switch without packets: it keeps what it is told and shows it. For tests of this crate and of its clients.
+//!
+//! It is strict where a real switch would be harmed: `old` must be what it has, and a noun must not be named before it
+//! exists or removed while it is named.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use api::state::{Captured, Coverage, DropState, PortState, PortStats, StationState, WorkerState};
+use api::station::{Station, StationKey};
+use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Transaction};
+
+use crate::{Refusal, Switch};
+
+/// The kinds of ports that it knows.
+const KINDS: &[&str] = &["tap", "internal", "memory", "pcap", "null"];
+
+/// A switch without packets. Its fields are the test's to read and write.
+#[derive(Debug, Default)]
+pub struct FakeSwitch {
+    /// Bridges it was told of.
+    pub bridges: BTreeMap<BridgeId, Bridge>,
+    /// Ports it was told of.
+    pub ports: BTreeMap<PortId, Port>,
+    /// Stations it was told of.
+    pub stations: BTreeMap<StationKey, Station>,
+    /// Stations that it shall have heard.
+    pub learned: Vec<StationState>,
+    /// Where `options:netns=` leads: ports with another one are refused.
+    pub namespaces: Vec<String>,
+    /// Refuse every transaction.
+    pub refuse: bool,
+    /// Transactions carried out.
+    pub applied: usize,
+    /// Calls of [`Switch::tick`].
+    pub ticks: usize,
+    /// The other ends of captures.
+    pub captures: Vec<SyncSender<Captured>>,
+}
+
+/// Apply a delta to a table, strictly.
+fn step<K: Ord + Copy, T: Clone + PartialEq>(
+    table: &mut BTreeMap<K, T>,
+    key: impl Fn(&T) -> K,
+    delta: &Delta<T>,
+    what: &str,
+) -> Result<(), Refusal> {
+    let Some(k) = delta.new.as_ref().or(delta.old.as_ref()).map(key) else {
+        return Err(Refusal(format!("{what}: a delta of nothing")));
+    };
+    if table.get(&k) != delta.old.as_ref() {
+        return Err(Refusal(format!("{what}: old is not what the switch has")));
+    }
+    match &delta.new {
+        Some(new) => table.insert(k, new.clone()),
+        None => table.remove(&k),
+    };
+    Ok(())
+}
+
+impl FakeSwitch {
+    fn step(&mut self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::Bridge(delta) => step(&mut self.bridges, |bridge| bridge.id, delta, "bridge")?,
+            Change::Port(delta) => step(&mut self.ports, |port| port.id, delta, "port")?,
+            Change::Station(delta) => step(&mut self.stations, |station| station.key, delta, "station")?,
+        }
+        for port in self.ports.values() {
+            let name = &port.name;
+            if !self.bridges.contains_key(&port.bridge) {
+                return Err(Refusal(format!("{name}: on bridge {}, which is not there", port.bridge)));
+            }
+            if !KINDS.contains(&port.kind.as_str()) {
+                return Err(Refusal(format!("{name}: type={}: no such kind of port", port.kind)));
+            }
+            if let Some(option) = port.options.keys().find(|option| *option != "netns") {
+                return Err(Refusal(format!("{name}: options:{option}: no such option of {}", port.kind)));
+            }
+            if let Some(netns) = port.options.get("netns").filter(|netns| !self.namespaces.contains(netns)) {
+                return Err(Refusal(format!("{name}: options:netns={netns}: no such network namespace")));
+            }
+        }
+        let lost = self.stations.values().find(|station| !self.ports.contains_key(&station.port));
+        lost.map_or(Ok(()), |station| Err(Refusal(format!("{}: its port is not there", station.key.mac))))
+    }
+}
+
+impl Switch for FakeSwitch {
+    fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
+        if self.refuse {
+            return Err(Refusal("refused by the test".to_owned()));
+        }
+        let before = (self.bridges.clone(), self.ports.clone(), self.stations.clone());
+        for change in &transaction.changes {
+            if let Err(refusal) = self.step(change) {
+                (self.bridges, self.ports, self.stations) = before;
+                return Err(refusal);
+            }
+        }
+        self.applied += 1;
+        Ok(())
+    }
+
+    fn ports(&self) -> Vec<PortState> {
+        let state = |port: &Port| PortState {
+            id: port.id,
+            ifname: Some(port.name.clone()),
+            mac: port.mac,
+            mtu: port.mtu,
+            link: Some(true),
+            offloads: "csum".to_owned(),
+            worker: Some(0),
+            stats: PortStats { rx_packets: 6, rx_bytes: 512, tx_packets: 13, tx_bytes: 1062, ..PortStats::default() },
+            ..PortState::default()
+        };
+        self.ports.values().map(state).collect()
+    }
+
+    fn stations(&self, bridge: BridgeId) -> Vec<StationState> {
+        let placed = self.stations.values().map(|s| StationState { key: s.key, port: s.port, age: None });
+        placed.chain(self.learned.iter().copied()).filter(|station| station.key.bridge == bridge).collect()
+    }
+
+    fn flush_stations(&mut self, bridge: Option<BridgeId>) -> usize {
+        let before = self.learned.len();
+        self.learned.retain(|station| bridge.is_some_and(|bridge| station.key.bridge != bridge));
+        before - self.learned.len()
+    }
+
+    fn drops(&self) -> Vec<DropState> {
+        let row = |port: &Port| DropState {
+            port: port.id,
+            reason: "no-port".to_owned(),
+            sentence: "no port to send to".to_owned(),
+            packets: 3,
+        };
+        self.ports.values().map(row).collect()
+    }
+
+    fn workers(&self) -> Vec<WorkerState> {
+        vec![WorkerState { packets: 100, bursts: 10, hits: 90, misses: 10, busy_ticks: 5000, ..WorkerState::default() }]
+    }
+
+    fn coverage(&self) -> Vec<Coverage> {
+        let counter = |name: &str, total| Coverage { name: name.to_owned(), total };
+        vec![counter("flow_miss", 10), counter("cache_divergence", 0)]
+    }
+
+    fn capture(&mut self, port: PortId) -> Result<Receiver<Captured>, Refusal> {
+        if !self.ports.contains_key(&port) {
+            return Err(Refusal(format!("port {port}: not there")));
+        }
+        let (sender, receiver) = sync_channel(64);
+        // Something to see at once; the test sends the rest.
+        let frame = Captured { time: 1_700_000_000_123_456_789, ingress: true, len: 60, bytes: vec![0xaa; 60] };
+        let _ = sender.try_send(frame);
+        self.captures.push(sender);
+        Ok(receiver)
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+    }
+}

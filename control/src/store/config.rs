@@ -1,0 +1,265 @@
+//! The sum of what was configured, the rules it obeys, and what changes from one sum to another.
+//!
+//! A [`Config`] is plain data. Commands work on a copy; the [`diff`] of the copy and the original is the transaction that
+//! the switch gets. So a chain of commands is one transaction by construction, and none can be half done.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use api::station::StationKey;
+use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Station, Transaction, Vlan};
+
+/// Octets of a name at most: it is the name of a network interface (IFNAMSIZ - 1, linux/if.h).
+const NAME_LIMIT: usize = 15;
+/// Largest VLAN id that may be configured (`constraint` of OVS's schema).
+pub(crate) const VLAN_MAX: u16 = 4095;
+
+/// Everything that was configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) bridges: BTreeMap<BridgeId, Bridge>,
+    pub(crate) ports: BTreeMap<PortId, Port>,
+    pub(crate) stations: BTreeMap<StationKey, Station>,
+}
+
+impl Config {
+    pub(crate) fn bridge(&self, name: &str) -> Option<&Bridge> {
+        self.bridges.values().find(|bridge| bridge.name == name)
+    }
+
+    pub(crate) fn port(&self, name: &str) -> Option<&Port> {
+        self.ports.values().find(|port| port.name == name)
+    }
+
+    /// Ports of a bridge, by number.
+    pub(crate) fn ports_of(&self, bridge: BridgeId) -> impl Iterator<Item = &Port> {
+        self.ports.values().filter(move |port| port.bridge == bridge)
+    }
+
+    pub(crate) fn bridge_name(&self, id: BridgeId) -> &str {
+        self.bridges.get(&id).map_or("", |bridge| &bridge.name)
+    }
+
+    pub(crate) fn remove_port(&mut self, id: PortId) {
+        self.stations.retain(|_, station| station.port != id);
+        self.ports.remove(&id);
+    }
+
+    pub(crate) fn remove_bridge(&mut self, id: BridgeId) {
+        self.stations.retain(|key, _| key.bridge != id);
+        self.ports.retain(|_, port| port.bridge != id);
+        self.bridges.remove(&id);
+    }
+
+    /// The smallest free OpenFlow number of a bridge.
+    pub(crate) fn free_ofport(&self, bridge: BridgeId) -> Option<u16> {
+        let taken: BTreeSet<u16> = self.ports_of(bridge).map(|port| port.ofport).collect();
+        (1..=Port::OFPORT_MAX).find(|number| !taken.contains(number))
+    }
+
+    /// Every rule that commands keep, asked of a configuration that came from a file.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut names = BTreeSet::new();
+        for bridge in self.bridges.values() {
+            check_name(&bridge.name).map_err(|why| format!("bridge {}: {why}", bridge.id))?;
+            if bridge.id.0 == 0 || !names.insert(&bridge.name) {
+                return Err(format!("bridge {} \"{}\": is there twice, or has no number", bridge.id, bridge.name));
+            }
+        }
+        let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+        for port in self.ports.values() {
+            let name = &port.name;
+            check_name(name).map_err(|why| format!("port {}: {why}", port.id))?;
+            if port.id == PortId::NONE || port.id.index() >= PortId::LIMIT {
+                return Err(format!("port {name}: no port can have number {}", port.id));
+            }
+            if !names.insert(name) || !numbers.insert((port.bridge, port.ofport)) {
+                return Err(format!("port {name}: its name or ofport {} is there twice", port.ofport));
+            }
+            if !self.bridges.contains_key(&port.bridge) {
+                return Err(format!("port {name}: no bridge has number {}", port.bridge));
+            }
+            let (_, tag, trunks) = port.vlan.columns();
+            if tag.iter().chain(trunks).any(|&vlan| vlan > VLAN_MAX) {
+                return Err(format!("port {name}: a VLAN id beyond {VLAN_MAX}"));
+            }
+        }
+        for station in self.stations.values() {
+            if self.ports.get(&station.port).is_none_or(|port| port.bridge != station.key.bridge) {
+                return Err(format!("station {}: its port {} is not on its bridge", station.key.mac, station.port));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text of a stranger, fit for a line of an error message.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
+/// A name that a bridge and a network interface can have.
+///
+/// # Errors
+/// The rule that it breaks.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let shown = shown(name);
+    if name.is_empty() {
+        return Err("a name must not be empty".to_owned());
+    }
+    if name.len() > NAME_LIMIT {
+        return Err(format!("\"{shown}\": a name has at most {NAME_LIMIT} bytes, this has {}", name.len()));
+    }
+    if name == "." || name == ".." {
+        return Err(format!("\"{shown}\": not a name"));
+    }
+    if let Some(bad) = name.chars().find(|&c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
+        return Err(format!("\"{shown}\": a name must not contain {bad:?}"));
+    }
+    if name.starts_with('-') {
+        return Err(format!("\"{shown}\": a name must not begin with '-'"));
+    }
+    Ok(())
+}
+
+/// A VLAN id, from text.
+///
+/// # Errors
+/// The rule that it breaks, in the words of ovs-vsctl.
+pub(crate) fn vlan_id(text: &str) -> Result<u16, String> {
+    let number: i64 = text.parse().map_err(|_| format!("\"{text}\" is not a valid integer"))?;
+    u16::try_from(number)
+        .ok()
+        .filter(|id| *id <= VLAN_MAX)
+        .ok_or_else(|| format!("constraint violation: {text} is not in the valid range 0 to {VLAN_MAX} (inclusive)"))
+}
+
+/// The VLANs of a port from its three columns.
+///
+/// # Errors
+/// When they contradict each other.
+pub(crate) fn vlan(mode: Option<&str>, tag: Option<u16>, trunks: Vec<u16>) -> Result<Vlan, String> {
+    let native = || tag.ok_or_else(|| format!("vlan_mode={} needs a tag", mode.unwrap_or_default()));
+    match mode {
+        None if tag.is_some() && !trunks.is_empty() => {
+            Err("tag and trunks together need vlan_mode=native-tagged or native-untagged".to_owned())
+        }
+        None | Some("") => Ok(tag.map_or(Vlan::Trunk { trunks }, |tag| Vlan::Access { tag })),
+        Some("access") if !trunks.is_empty() => Err("vlan_mode=access does not go with trunks".to_owned()),
+        Some("access") => Ok(Vlan::Access { tag: native()? }),
+        Some("trunk") if tag.is_some() => Err("vlan_mode=trunk does not go with a tag".to_owned()),
+        Some("trunk") => Ok(Vlan::Trunk { trunks }),
+        Some("native-tagged") => Ok(Vlan::NativeTagged { tag: native()?, trunks }),
+        Some("native-untagged") => Ok(Vlan::NativeUntagged { tag: native()?, trunks }),
+        Some(other) => Err(format!(
+            "vlan_mode={other}: not one of the allowed values (access, native-tagged, native-untagged, trunk)"
+        )),
+    }
+}
+
+/// What the switch must be told to get from `old` to `new`: what goes goes first, from stations to bridges; what comes
+/// comes last, from bridges to stations.
+pub(crate) fn diff(old: &Config, new: &Config) -> Transaction {
+    let mut changes = Vec::new();
+    gone(&old.stations, &new.stations, Change::Station, &mut changes);
+    gone(&old.ports, &new.ports, Change::Port, &mut changes);
+    gone(&old.bridges, &new.bridges, Change::Bridge, &mut changes);
+    come(&old.bridges, &new.bridges, Change::Bridge, &mut changes);
+    come(&old.ports, &new.ports, Change::Port, &mut changes);
+    come(&old.stations, &new.stations, Change::Station, &mut changes);
+    Transaction { changes }
+}
+
+type Nouns<K, T> = BTreeMap<K, T>;
+
+fn gone<K: Ord, T: Clone>(old: &Nouns<K, T>, new: &Nouns<K, T>, kind: fn(Delta<T>) -> Change, out: &mut Vec<Change>) {
+    let gone = old.iter().filter(|(key, _)| !new.contains_key(key));
+    out.extend(gone.map(|(_, noun)| kind(Delta::remove(noun.clone()))));
+}
+
+fn come<K: Ord, T: Clone + PartialEq>(
+    old: &Nouns<K, T>,
+    new: &Nouns<K, T>,
+    kind: fn(Delta<T>) -> Change,
+    out: &mut Vec<Change>,
+) {
+    out.extend(new.iter().filter_map(|(key, noun)| match old.get(key) {
+        Some(before) if before == noun => None,
+        Some(before) => Some(kind(Delta::replace(before.clone(), noun.clone()))),
+        None => Some(kind(Delta::add(noun.clone()))),
+    }));
+}
+
+/// Chooses numbers: the smallest free one, but none that was in use a moment ago, so that what still carries an old
+/// number (a counter being read, a frame in flight) is not taken for its successor.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Numbers {
+    retired: VecDeque<u16>,
+}
+
+impl Numbers {
+    /// Numbers remembered as used a moment ago.
+    const MEMORY: usize = 64;
+
+    /// A number from 1 to `last` of which `taken` is false, if there is one.
+    pub(crate) fn choose(&self, last: u16, taken: impl Fn(u16) -> bool) -> Option<u16> {
+        let free = || (1..=last).filter(|&number| !taken(number));
+        free().find(|number| !self.retired.contains(number)).or_else(|| free().next())
+    }
+
+    pub(crate) fn retire(&mut self, number: u16) {
+        if self.retired.len() == Self::MEMORY {
+            self.retired.pop_front();
+        }
+        self.retired.push_back(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_interface_can_have_are_refused() {
+        for (name, why) in [
+            ("", "a name must not be empty"),
+            ("sixteen-bytes-xx", "\"sixteen-bytes-xx\": a name has at most 15 bytes, this has 16"),
+            ("a/b", "\"a/b\": a name must not contain '/'"),
+            ("a b", "\"a b\": a name must not contain ' '"),
+            ("a\nb", "\"a\\nb\": a name must not contain '\\n'"),
+            ("..", "\"..\": not a name"),
+            ("-a", "\"-a\": a name must not begin with '-'"),
+        ] {
+            assert_eq!(check_name(name).unwrap_err(), why);
+        }
+        for name in ["br0", "fifteen-bytes-x", "eth0.100", "пять"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn vlan_columns_that_contradict_each_other_are_refused() {
+        assert_eq!(vlan(None, Some(5), vec![]), Ok(Vlan::Access { tag: 5 }));
+        assert_eq!(vlan(None, None, vec![5]), Ok(Vlan::Trunk { trunks: vec![5] }));
+        assert_eq!(vlan(Some("native-tagged"), Some(1), vec![2]), Ok(Vlan::NativeTagged { tag: 1, trunks: vec![2] }));
+        for (mode, tag, trunks) in [
+            (None, Some(1), vec![2]),
+            (Some("access"), None, vec![]),
+            (Some("access"), Some(1), vec![2]),
+            (Some("trunk"), Some(1), vec![]),
+            (Some("native-untagged"), None, vec![]),
+            (Some("dot1q-tunnel"), Some(1), vec![]),
+        ] {
+            assert!(vlan(mode, tag, trunks.clone()).is_err(), "{mode:?} {tag:?} {trunks:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_not_used_again_at_once() {
+        let mut numbers = Numbers::default();
+        assert_eq!(numbers.choose(3, |n| n == 1), Some(2));
+        numbers.retire(2);
+        assert_eq!(numbers.choose(3, |n| n == 1), Some(3));
+        assert_eq!(numbers.choose(3, |n| n != 2), Some(2), "nothing else is free");
+        assert_eq!(numbers.choose(3, |_| true), None);
+    }
+}

@@ -1,0 +1,270 @@
+//! What was configured: kept, made durable, and told to the switch.
+//!
+//! Every change takes one way, [`Store::commit`]: new sum → on the disk beside the old one → switch → in force. Whatever
+//! refuses on that way, nothing has changed. The store never interprets what a device needs; the switch refuses that.
+//!
+//! At start, what the switch refuses stays configured and is *held*: shown with its error and tried again every second
+//! ([`Store::retry`]), since its reason may go away (a namespace that appears).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use api::reply::Output;
+use api::request::Command;
+use api::state::PortState;
+use api::station::{Station, StationKey};
+use api::{BridgeId, Change, Delta, MacAddr, PortId, Transaction};
+
+use crate::{Refusal, Switch};
+
+mod columns;
+mod config;
+mod draft;
+mod file;
+
+use config::{Config, Numbers, diff};
+use draft::{Draft, Live, no_bridge, no_port};
+use file::StateFile;
+
+/// The configuration of one switch.
+#[derive(Debug)]
+pub(crate) struct Store {
+    config: Config,
+    file: StateFile,
+    held: Held,
+    bridge_numbers: Numbers,
+    port_numbers: Numbers,
+    version: String,
+}
+
+/// What is configured and not in force, each with the reason.
+#[derive(Debug, Default)]
+struct Held {
+    bridges: BTreeMap<BridgeId, String>,
+    ports: BTreeMap<PortId, String>,
+}
+
+impl Store {
+    /// Read what was configured and tell the switch, which must be empty.
+    ///
+    /// # Errors
+    /// When the state cannot be read. What the switch refuses is no error.
+    pub(crate) fn open(directory: &Path, version: &str, switch: &mut dyn Switch) -> Result<Self, Refusal> {
+        let (file, config) = StateFile::open(directory)?;
+        let (bridge_numbers, port_numbers) = Default::default();
+        let mut store =
+            Self { config, file, held: Held::default(), bridge_numbers, port_numbers, version: version.to_owned() };
+        let everything = diff(&Config::default(), &store.config);
+        if !everything.changes.is_empty() && switch.apply(&everything).is_err() {
+            store.held.bridges = store.config.bridges.keys().map(|id| (*id, String::new())).collect();
+            store.held.ports = store.config.ports.keys().map(|id| (*id, String::new())).collect();
+            store.retry(switch);
+        }
+        Ok(store)
+    }
+
+    /// Try what is held again, each on its own.
+    pub(crate) fn retry(&mut self, switch: &mut dyn Switch) {
+        let Self { config, held, .. } = self;
+        held.bridges.retain(|id, why| {
+            let change = config.bridges.get(id).map(|bridge| Change::Bridge(Delta::add(bridge.clone())));
+            !try_again(switch, change.into_iter().collect(), why, || config.bridge_name(*id).to_owned())
+        });
+        held.ports.retain(|id, why| {
+            let Some(port) = config.ports.get(id) else { return false };
+            if let Some(bridge) = held.bridges.get(&port.bridge) {
+                *why = format!("{}: its bridge is not there: {bridge}", port.name);
+                return true;
+            }
+            let stations = config.stations.values().filter(|station| station.port == *id);
+            let mut changes = vec![Change::Port(Delta::add(port.clone()))];
+            changes.extend(stations.map(|station| Change::Station(Delta::add(*station))));
+            !try_again(switch, changes, why, || port.name.clone())
+        });
+    }
+
+    /// Carry out commands, all or none. Each sees what those before it did.
+    ///
+    /// # Errors
+    /// Why not, behind the verb.
+    pub(crate) fn transact(&mut self, commands: &[Command], switch: &mut dyn Switch) -> Result<Vec<Output>, Refusal> {
+        let live = self.live(switch);
+        let mut draft = Draft::new(&self.config, &self.bridge_numbers, &self.port_numbers, &live);
+        let mut outputs = Vec::with_capacity(commands.len());
+        for command in commands {
+            outputs.push(draft.run(command).map_err(|why| Refusal(format!("{}: {why}", command.verb())))?);
+        }
+        // What is found wrong only with the whole of them is laid to the first that changes something.
+        let changing = commands.iter().zip(&outputs).find(|(_, output)| matches!(output, Output::Done));
+        let verb = changing.map_or("transact", |(command, _)| command.verb());
+        let blame = |why| Refusal(format!("{verb}: {why}"));
+        let config = draft.finish().map_err(blame)?;
+        self.commit(config, switch).map_err(|why| blame(why.0))?;
+        Ok(outputs)
+    }
+
+    /// Place a station at a port. One that is elsewhere moves.
+    ///
+    /// # Errors
+    /// Thing, value and rule.
+    pub(crate) fn add_station(
+        &mut self,
+        (bridge, port): (&str, &str),
+        vlan: u16,
+        mac: MacAddr,
+        switch: &mut dyn Switch,
+    ) -> Result<(), Refusal> {
+        let key = self.station_key(bridge, vlan, mac)?;
+        if mac.is_group() || mac.is_zero() {
+            return Err(Refusal(format!("{mac}: no station can have this address")));
+        }
+        let port = self.port_on(bridge, port)?;
+        let mut config = self.config.clone();
+        config.stations.insert(key, Station { key, port });
+        self.commit(config, switch)
+    }
+
+    /// Take a placed station away.
+    ///
+    /// # Errors
+    /// Thing, value and rule.
+    pub(crate) fn remove_station(
+        &mut self,
+        bridge: &str,
+        vlan: u16,
+        mac: MacAddr,
+        switch: &mut dyn Switch,
+    ) -> Result<(), Refusal> {
+        let key = self.station_key(bridge, vlan, mac)?;
+        let mut config = self.config.clone();
+        if config.stations.remove(&key).is_none() {
+            return Err(Refusal(format!("{mac}: no static entry of this address in VLAN {vlan} of bridge {bridge}")));
+        }
+        self.commit(config, switch)
+    }
+
+    fn station_key(&self, bridge: &str, vlan: u16, mac: MacAddr) -> Result<StationKey, Refusal> {
+        let bridge = self.bridge_id(bridge)?;
+        config::vlan_id(&vlan.to_string()).map_err(Refusal)?;
+        Ok(StationKey { bridge, vlan, mac })
+    }
+
+    /// Number of a bridge.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub(crate) fn bridge_id(&self, name: &str) -> Result<BridgeId, Refusal> {
+        self.config.bridge(name).map(|bridge| bridge.id).ok_or_else(|| Refusal(no_bridge(name)))
+    }
+
+    /// Number of a port.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub(crate) fn port_id(&self, name: &str) -> Result<PortId, Refusal> {
+        self.config.port(name).map(|port| port.id).ok_or_else(|| Refusal(no_port(name)))
+    }
+
+    /// Number of a port of a bridge, named or given by its OpenFlow number.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn port_on(&self, bridge: &str, port: &str) -> Result<PortId, Refusal> {
+        let id = self.bridge_id(bridge)?;
+        let ofport = if port == "LOCAL" { Some(api::Port::LOCAL) } else { port.parse().ok() };
+        let named = self.config.ports_of(id).find(|p| p.name == port);
+        let found = named.or_else(|| self.config.ports_of(id).find(|p| Some(p.ofport) == ofport));
+        // The words of ovs-ofctl.
+        let port = config::shown(port);
+        found.map(|port| port.id).ok_or_else(|| Refusal(format!("{bridge}: couldn't find port `{port}'")))
+    }
+
+    /// A configured port.
+    pub(crate) fn port(&self, id: PortId) -> Option<&api::Port> {
+        self.config.ports.get(&id)
+    }
+
+    /// Ports in the order in which people read them: by bridge, then number; each with its bridge's name.
+    pub(crate) fn ports(&self) -> Vec<(&str, &api::Port)> {
+        let mut ports: Vec<_> = self.config.ports.values().map(|p| (self.config.bridge_name(p.bridge), p)).collect();
+        ports.sort_by_key(|(bridge, port)| (*bridge, port.ofport));
+        ports
+    }
+
+    /// Every port as it is now; a held one has its reason and nothing else.
+    pub(crate) fn states(&self, switch: &dyn Switch) -> BTreeMap<PortId, PortState> {
+        let mut states: BTreeMap<_, _> = switch.ports().into_iter().map(|state| (state.id, state)).collect();
+        for (id, why) in &self.held.ports {
+            states.insert(*id, PortState { id: *id, error: Some(why.clone()), ..PortState::default() });
+        }
+        states
+    }
+
+    fn live(&self, switch: &dyn Switch) -> Live {
+        Live { version: self.version.clone(), ports: self.states(switch), bridges: self.held.bridges.clone() }
+    }
+
+    /// Bring a new sum into force: for the disk and the switch alike, or for neither.
+    fn commit(&mut self, config: Config, switch: &mut dyn Switch) -> Result<(), Refusal> {
+        if config == self.config {
+            return Ok(());
+        }
+        let transaction = diff(&self.in_force(&self.config), &self.in_force(&config));
+        let prepared = self.file.prepare(&config)?;
+        let told = !transaction.changes.is_empty();
+        if told {
+            switch.apply(&transaction)?;
+        }
+        if let Err(why) = prepared.commit() {
+            let undone = if told { switch.apply(&transaction.inverse()) } else { Ok(()) };
+            return Err(undone
+                .err()
+                .map_or_else(|| why.clone(), |e| Refusal(format!("{why}; and taking it back failed: {e}"))));
+        }
+        for id in self.config.ports.keys().filter(|id| !config.ports.contains_key(id)) {
+            self.port_numbers.retire(id.0);
+            self.held.ports.remove(id);
+        }
+        for id in self.config.bridges.keys().filter(|id| !config.bridges.contains_key(id)) {
+            self.bridge_numbers.retire(id.0);
+            self.held.bridges.remove(id);
+        }
+        // A port that is new on a held bridge waits with it.
+        let new = config.ports.values().filter(|port| !self.config.ports.contains_key(&port.id));
+        let waiting: Vec<_> = new.filter(|port| self.held.bridges.contains_key(&port.bridge)).map(|p| p.id).collect();
+        self.held.ports.extend(waiting.into_iter().map(|id| (id, String::new())));
+        self.config = config;
+        self.retry(switch);
+        Ok(())
+    }
+
+    /// A configuration without what is held.
+    fn in_force<'a>(&self, config: &'a Config) -> Cow<'a, Config> {
+        let held = &self.held;
+        if held.bridges.is_empty() && held.ports.is_empty() {
+            return Cow::Borrowed(config);
+        }
+        let mut config = config.clone();
+        held.bridges.keys().for_each(|id| config.remove_bridge(*id));
+        held.ports.keys().for_each(|id| config.remove_port(*id));
+        Cow::Owned(config)
+    }
+}
+
+/// Returns true if the switch took it; else the reason is kept, and logged when it is a new one.
+fn try_again(switch: &mut dyn Switch, changes: Vec<Change>, why: &mut String, name: impl Fn() -> String) -> bool {
+    match switch.apply(&Transaction { changes }) {
+        Ok(()) => {
+            tracing::info!("{}: in force again", name());
+            true
+        }
+        Err(refusal) => {
+            if *why != refusal.0 {
+                tracing::warn!("not in force: {refusal}");
+                *why = refusal.0;
+            }
+            false
+        }
+    }
+}

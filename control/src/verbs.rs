@@ -1,0 +1,151 @@
+//! From a request to its answer. Knows no socket: a request in, an answer out.
+
+use std::sync::mpsc::Receiver;
+
+use api::reply::{
+    Commands, CoverageTable, DropRow, Drops, Fdb, FdbRow, Outputs, PortCounters, PortCountersRow, PortRow, Ports, Text,
+    Workers,
+};
+use api::state::Captured;
+use api::verb::VERBS;
+use api::{BridgeId, PortId, Request};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::store::Store;
+use crate::{Refusal, Switch};
+
+/// What a request comes to.
+pub(crate) struct Answer {
+    /// The answer as data.
+    pub(crate) data: Value,
+    /// Frames to tell of from now on.
+    pub(crate) capture: Option<Receiver<Captured>>,
+}
+
+/// Do what a request asks.
+///
+/// # Errors
+/// Why not: one line, with the verb in front.
+pub(crate) fn answer(
+    request: &Request,
+    store: &mut Store,
+    switch: &mut dyn Switch,
+    version: &str,
+) -> Result<Answer, Refusal> {
+    // A chain has said already which of its verbs it was.
+    let verb = |refusal: Refusal| match request {
+        Request::Transact { .. } => refusal,
+        _ => Refusal(format!("{}: {refusal}", request.to_wire().0)),
+    };
+    if let Request::Capture { port } = request {
+        let frames = store.port_id(port).and_then(|id| switch.capture(id)).map_err(verb)?;
+        return Ok(Answer { data: data(&Text::default())?, capture: Some(frames) });
+    }
+    Ok(Answer { data: look_or_do(request, store, switch, version).map_err(verb)?, capture: None })
+}
+
+fn data<T: Serialize>(answer: &T) -> Result<Value, Refusal> {
+    serde_json::to_value(answer).map_err(|e| Refusal(format!("answer cannot be written: {e}")))
+}
+
+fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, version: &str) -> Result<Value, Refusal> {
+    match request {
+        Request::Transact { commands } => data(&Outputs(store.transact(commands, switch)?)),
+        Request::FdbShow { bridge } => data(&fdb(store.bridge_id(bridge)?, store, switch)),
+        Request::FdbFlush { bridge } => {
+            let bridge = bridge.as_ref().map(|name| store.bridge_id(name)).transpose()?;
+            switch.flush_stations(bridge);
+            data(&Text("table successfully flushed".to_owned()))
+        }
+        Request::FdbAdd { bridge, port, vlan, mac } => {
+            store.add_station((bridge, port), *vlan, *mac, switch)?;
+            data(&Text::default())
+        }
+        Request::FdbDel { bridge, vlan, mac } => {
+            store.remove_station(bridge, *vlan, *mac, switch)?;
+            data(&Text::default())
+        }
+        Request::DumpPorts { bridge, port } => {
+            let bridge_id = store.bridge_id(bridge)?;
+            let only = port.as_ref().map(|port| store.port_on(bridge, port)).transpose()?;
+            data(&counters(bridge_id, only, store, switch))
+        }
+        Request::Drops { port } => {
+            let only = port.as_ref().map(|port| store.port_id(port)).transpose()?;
+            data(&drops(only, store, switch))
+        }
+        Request::Ports {} => data(&ports(store, switch)),
+        Request::Workers {} => data(&Workers(switch.workers())),
+        Request::Coverage {} => data(&CoverageTable(switch.coverage())),
+        Request::Version {} => data(&Text(version.to_owned())),
+        Request::ListCommands {} => {
+            let mut verbs: Vec<_> = VERBS.iter().map(|def| (def.name.to_owned(), def.usage.to_owned())).collect();
+            verbs.sort();
+            data(&Commands(verbs))
+        }
+        // Answered where its frames are.
+        Request::Capture { .. } => data(&Text::default()),
+    }
+}
+
+fn fdb(bridge: BridgeId, store: &Store, switch: &dyn Switch) -> Fdb {
+    let row = |station: api::state::StationState| {
+        let port = store.port(station.port)?;
+        let (vlan, mac) = (station.key.vlan, station.key.mac);
+        Some(FdbRow { ofport: port.ofport, port: port.name.clone(), vlan, mac, age: station.age })
+    };
+    let mut rows: Vec<_> = switch.stations(bridge).into_iter().filter_map(row).collect();
+    rows.sort_by_key(|row| (row.vlan, row.mac));
+    Fdb(rows)
+}
+
+fn counters(bridge: BridgeId, only: Option<PortId>, store: &Store, switch: &dyn Switch) -> PortCounters {
+    let states = store.states(switch);
+    let ports = store.ports().into_iter().map(|(_, port)| port);
+    let wanted = ports.filter(|port| port.bridge == bridge && only.is_none_or(|only| only == port.id));
+    let row = |port: &api::Port| PortCountersRow {
+        ofport: port.ofport,
+        port: port.name.clone(),
+        stats: states.get(&port.id).map(|state| state.stats).unwrap_or_default(),
+    };
+    PortCounters(wanted.map(row).collect())
+}
+
+fn ports(store: &Store, switch: &dyn Switch) -> Ports {
+    let mut states = store.states(switch);
+    let row = |(bridge, port): (&str, &api::Port)| {
+        let state = states.remove(&port.id).unwrap_or_default();
+        PortRow {
+            port: port.name.clone(),
+            bridge: bridge.to_owned(),
+            ofport: port.ofport,
+            kind: port.kind.clone(),
+            ifname: state.ifname,
+            mac: state.mac,
+            mtu: if state.mtu > 0 { state.mtu } else { port.mtu },
+            link: state.link,
+            offloads: state.offloads,
+            worker: state.worker,
+            stats: state.stats,
+            error: state.error,
+        }
+    };
+    Ports(store.ports().into_iter().map(row).collect())
+}
+
+fn drops(only: Option<PortId>, store: &Store, switch: &dyn Switch) -> Drops {
+    let mut rows: Vec<_> = switch
+        .drops()
+        .into_iter()
+        .filter(|drop| only.is_none_or(|only| only == drop.port))
+        .map(|drop| DropRow {
+            port: store.port(drop.port).map_or_else(|| format!("#{}", drop.port), |port| port.name.clone()),
+            reason: drop.reason,
+            packets: drop.packets,
+            sentence: drop.sentence,
+        })
+        .collect();
+    rows.sort_by(|a, b| (&a.port, &a.reason).cmp(&(&b.port, &b.reason)));
+    Drops(rows)
+}

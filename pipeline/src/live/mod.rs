@@ -1,0 +1,34 @@
+//! Live: what packets write, shared by the workers. Met on misses, by the sweep, and by the control side; never by a
+//! hit.
+
+pub mod stations;
+
+use std::time::Duration;
+
+use crate::probe::cells::Cells;
+use stations::Stations;
+
+/// Everything that packets write.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Validity of cached decisions.
+    pub cells: Cells,
+    /// Learned Ethernet addresses.
+    pub stations: Stations,
+}
+
+/// The time, as the caller tells it: since an arbitrary start, never going back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now(pub Duration);
+
+impl Now {
+    /// Whole seconds.
+    pub fn second(self) -> u32 {
+        self.0.as_secs() as u32
+    }
+
+    /// Whole milliseconds, wrapping after 49 days.
+    pub fn millis(self) -> u32 {
+        self.0.as_millis() as u32
+    }
+}

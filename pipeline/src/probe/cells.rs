@@ -1,0 +1,282 @@
+//! Validity of cached decisions (FASTPATH 1).
+//!
+//! The space of everything that can be asked of a table is divided among 65,536 *cells*. A decision notes the cell of
+//! every question it asked, whether or not there was an answer; a change notes, in the cells of the questions whose
+//! answer it may alter, the generation that it creates. A cached decision made at generation `g` still stands if none
+//! of its cells holds a generation beyond `g`.
+//!
+//! Order is everything, and the same everywhere: the writer alters the table, then the cells, then the generation; a
+//! reader loads the generation, then asks the tables. So a decision that saw the table before the change carries a
+//! generation below the cell's, and is refused; one that carries the new generation saw the new table.
+
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use ahash::RandomState;
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+
+/// Number of cells.
+pub const CELLS: usize = 65_536;
+/// Cells that one decision notes at most; one that asked more depends on [`EVERYTHING`].
+pub const DEPS: usize = 8;
+
+/// A region of what can be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Cell(u16);
+
+impl Cell {
+    /// Its number.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// Touched by no change: fills the unused places of [`Deps`].
+const NOTHING: Cell = Cell(0);
+/// Touched by every change: what a decision depends on that asked too much to be noted singly.
+const EVERYTHING: Cell = Cell(1);
+/// Cells below this have a meaning of their own.
+const RESERVED: u16 = 2;
+
+/// Names the table (or the kind of question) that a cell is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TableName(pub &'static str);
+
+/// The cells that one decision depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deps {
+    cells: [Cell; DEPS],
+    len: u8,
+}
+
+impl Default for Deps {
+    fn default() -> Self {
+        Self { cells: [NOTHING; DEPS], len: 0 }
+    }
+}
+
+impl Deps {
+    /// Note a cell.
+    pub fn note(&mut self, cell: Cell) {
+        if self.cells.contains(&cell) {
+            return;
+        }
+        match self.cells.get_mut(usize::from(self.len)) {
+            Some(place) => {
+                *place = cell;
+                self.len += 1;
+            }
+            // One more than can be noted: depend on everything instead.
+            None => self.cells = [EVERYTHING; DEPS],
+        }
+    }
+
+    /// The cells, unused places filled with one that never changes.
+    pub fn cells(&self) -> [Cell; DEPS] {
+        self.cells
+    }
+}
+
+/// Epoch and generation, as a burst loads them once before it asks any table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Counts the wrap-arounds of `generation`; caches of another epoch are worthless.
+    pub epoch: u32,
+    /// The last change that is wholly in force.
+    pub generation: u32,
+}
+
+/// All cells of a switch, and the generation that they speak of.
+pub struct Cells {
+    cells: Box<[AtomicU32]>,
+    /// Epoch in the high half, generation in the low half.
+    moment: CachePadded<AtomicU64>,
+    /// Makes changes follow each other: the order of stores above is kept by one writer at a time.
+    writer: Mutex<()>,
+    hasher: RandomState,
+}
+
+impl std::fmt::Debug for Cells {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cells").field("now", &self.now()).finish()
+    }
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self::starting_at(1)
+    }
+}
+
+impl Cells {
+    /// Cells whose first generation is `generation`: a test of the wrap-around starts just before it.
+    pub fn starting_at(generation: u32) -> Self {
+        let cells = std::iter::repeat_with(|| AtomicU32::new(0)).take(CELLS).collect();
+        let moment = CachePadded::new(AtomicU64::new(u64::from(generation)));
+        Self { cells, moment, writer: Mutex::new(()), hasher: RandomState::new() }
+    }
+
+    /// The cell of a question to a table.
+    #[inline]
+    pub fn cell(&self, table: TableName, question: impl Hash) -> Cell {
+        let hash = self.hasher.hash_one((table, question));
+        // The product maps the high half of the hash evenly onto the cells that have no meaning of their own.
+        let span = CELLS as u64 - u64::from(RESERVED);
+        Cell(RESERVED + (((hash >> 32) * span) >> 32) as u16)
+    }
+
+    /// What is in force now. Everything that a table answers afterwards is at least as new.
+    #[inline]
+    pub fn now(&self) -> Moment {
+        let moment = self.moment.load(Ordering::Acquire);
+        Moment { epoch: (moment >> 32) as u32, generation: moment as u32 }
+    }
+
+    /// None of these cells changed after `generation`.
+    #[inline]
+    pub fn unchanged_since(&self, cells: &[Cell; DEPS], generation: u32) -> bool {
+        cells
+            .iter()
+            .all(|cell| self.cells.get(usize::from(cell.0)).is_some_and(|at| at.load(Ordering::Relaxed) <= generation))
+    }
+
+    /// Make a change known: `alter` does it (tables, then the program pointer) and says which cells it touched. When
+    /// this returns, no decision that the change contradicts is used by a burst that starts.
+    pub fn change<R>(&self, alter: impl FnOnce(&mut Touched<'_>) -> R) -> R {
+        let _one_at_a_time = self.writer.lock();
+        let mut touched = Touched { cells: self, list: Vec::new() };
+        let result = alter(&mut touched);
+        let touched = touched.list;
+        if touched.is_empty() {
+            return result;
+        }
+        let now = self.now();
+        if now.generation == u32::MAX {
+            self.start_epoch(now.epoch.wrapping_add(1));
+            return result;
+        }
+        let generation = now.generation + 1;
+        for cell in touched.into_iter().chain([EVERYTHING]) {
+            if let Some(at) = self.cells.get(usize::from(cell.0)) {
+                at.store(generation, Ordering::Relaxed);
+            }
+        }
+        self.moment.store(u64::from(now.epoch) << 32 | u64::from(generation), Ordering::Release);
+        result
+    }
+
+    /// Generations have run out: workers flush their caches when they see the new epoch, so no cell needs to speak.
+    fn start_epoch(&self, epoch: u32) {
+        self.cells.iter().for_each(|cell| cell.store(0, Ordering::Relaxed));
+        self.moment.store(u64::from(epoch) << 32 | 1, Ordering::Release);
+    }
+}
+
+/// The cells that a change touched.
+#[derive(Debug)]
+pub struct Touched<'a> {
+    cells: &'a Cells,
+    list: Vec<Cell>,
+}
+
+impl Touched<'_> {
+    /// The answer to this question changes.
+    pub fn touch(&mut self, table: TableName, question: impl Hash) {
+        self.list.push(self.cells.cell(table, question));
+    }
+}
+
+/// The cells that a decision asked: what tables are read through, so that nothing can be read unnoted.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    cells: &'a Cells,
+    deps: Deps,
+}
+
+impl<'a> Asked<'a> {
+    /// Nothing asked yet.
+    pub fn new(cells: &'a Cells) -> Self {
+        Self { cells, deps: Deps::default() }
+    }
+
+    /// This question is asked. Returns its cell.
+    pub fn note(&mut self, table: TableName, question: impl Hash) -> Cell {
+        let cell = self.cells.cell(table, question);
+        self.deps.note(cell);
+        cell
+    }
+
+    /// What was asked.
+    pub fn deps(&self) -> &Deps {
+        &self.deps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: TableName = TableName("test");
+
+    fn touch(cells: &Cells, question: u32) {
+        cells.change(|touched| touched.touch(TABLE, question));
+    }
+
+    #[test]
+    fn a_decision_stands_until_a_cell_that_it_asked_is_touched() {
+        let cells = Cells::default();
+        let mut deps = Deps::default();
+        deps.note(cells.cell(TABLE, 1u32));
+        let made = cells.now().generation;
+        let other = (2u32..).find(|&i| cells.cell(TABLE, i) != cells.cell(TABLE, 1u32)).unwrap();
+        touch(&cells, other);
+        assert!(cells.unchanged_since(&deps.cells(), made));
+        touch(&cells, 1);
+        assert!(!cells.unchanged_since(&deps.cells(), made));
+        assert!(cells.unchanged_since(&deps.cells(), cells.now().generation));
+    }
+
+    #[test]
+    fn a_decision_that_asked_too_much_depends_on_everything() {
+        let cells = Cells::default();
+        let mut deps = Deps::default();
+        let mut asked = std::collections::BTreeSet::new();
+        for question in 0u32.. {
+            let cell = cells.cell(TABLE, question);
+            deps.note(cell);
+            asked.insert(cell);
+            if asked.len() > DEPS {
+                break;
+            }
+        }
+        let made = cells.now().generation;
+        let other = (1000u32..).find(|&i| !asked.contains(&cells.cell(TABLE, i))).unwrap();
+        touch(&cells, other);
+        assert!(!cells.unchanged_since(&deps.cells(), made));
+    }
+
+    #[test]
+    fn a_change_that_touches_nothing_makes_no_generation() {
+        let cells = Cells::default();
+        let before = cells.now();
+        cells.change(|_| ());
+        assert_eq!(cells.now(), before);
+    }
+
+    #[test]
+    fn generations_that_run_out_start_an_epoch() {
+        let cells = Cells::starting_at(u32::MAX - 1);
+        touch(&cells, 1);
+        assert_eq!(cells.now(), Moment { epoch: 0, generation: u32::MAX });
+        touch(&cells, 1);
+        assert_eq!(cells.now(), Moment { epoch: 1, generation: 1 });
+    }
+
+    #[test]
+    fn cells_with_a_meaning_are_nobodys_region() {
+        let cells = Cells::default();
+        assert!((0..100_000u32).all(|i| cells.cell(TABLE, i).0 >= RESERVED));
+    }
+}

@@ -1,0 +1,6 @@
+//! What stages keep their programmed facts in. Every table is read through [`crate::probe::cells::Asked`], which notes
+//! what was asked, and written through [`crate::probe::cells::Touched`], which notes what changed: there is no other way.
+
+pub mod exact;
+
+pub use exact::Exact;

@@ -1,0 +1,553 @@
+//! The switch: ports, workers and the published program together; what the control side programs.
+//!
+//! The order of a transaction (FASTPATH 3 and 4): new devices are opened; queues of ports that go are taken from their
+//! workers; the new program and devices are published in one step; every worker goes by them; stations of ports that
+//! went are forgotten and their devices removed; queues of new ports are given to workers. What fails before the step
+//! leaves everything as it was.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+
+use api::state::{Captured, Coverage, DropState, PortState, PortStats, StationState, WorkerState};
+use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Station, StationKey, Transaction};
+use control::{Refusal, Switch as Control};
+use pipeline::counters::Counters;
+use pipeline::drop::DropReason;
+use pipeline::live::Live;
+use pipeline::parse::KeyHasher;
+use pipeline::raw::{HeapMemory, Memory, Pool};
+use pipeline::resolve::program::Program;
+use pipeline::resolve::stages::STAGES;
+use pipeline::{Limits, Pipeline};
+
+use crate::capture::Captures;
+use crate::keeper::Keeper;
+use crate::pool;
+use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, RxQueue};
+use crate::publish::{Publisher, Reader, channel};
+use crate::sys::affinity;
+use crate::worker::{Handle, Snapshot, Worker, clock};
+
+/// Captures at a time.
+const CAPTURES: usize = 16;
+
+/// How a switch is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of workers.
+    pub workers: usize,
+    /// The CPU of each worker; fewer than workers: the rest is not pinned.
+    pub cpus: Vec<u16>,
+    /// Frame slots.
+    pub frames: usize,
+    /// Spills for super-frames.
+    pub spills: usize,
+    /// Entries of each worker's caches.
+    pub limits: Limits,
+    /// One hit in so many is walked again and compared; 0 for none.
+    pub shadow: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 1, cpus: Vec::new(), frames: 16 * 1024, spills: 512, limits: Limits::default(), shadow: 0 }
+    }
+}
+
+/// A switch with its workers.
+pub struct Switch {
+    pool: Pool,
+    keeper: Keeper,
+    offered: Offered,
+    live: Arc<Live>,
+    publisher: Publisher<Snapshot>,
+    workers: Vec<Handle>,
+    threads: Vec<JoinHandle<()>>,
+    cpus: Vec<u16>,
+    bridges: BTreeMap<BridgeId, Bridge>,
+    ports: BTreeMap<PortId, OpenPort>,
+    stations: BTreeMap<StationKey, Station>,
+}
+
+/// A port of the program and its device.
+struct OpenPort {
+    spec: Port,
+    /// `None` when the device went away by itself.
+    device: Option<Arc<dyn Device>>,
+    /// Why there is no device.
+    error: Option<String>,
+    /// Which worker reads it.
+    worker: Option<usize>,
+    /// What the counters of its number stood at when it was made.
+    baseline: Totals,
+}
+
+/// Counters of a port, summed over the workers.
+#[derive(Clone, Default)]
+struct Totals {
+    stats: PortStats,
+    drops: Vec<u64>,
+}
+
+impl Totals {
+    fn of(port: PortId, workers: &[Handle]) -> Self {
+        let mut totals = Self { stats: PortStats::default(), drops: vec![0; DropReason::COUNT] };
+        for counts in workers.iter().map(|worker| worker.counters.port(port)) {
+            let stats = &mut totals.stats;
+            stats.rx_packets += counts.rx_packets.get();
+            stats.rx_bytes += counts.rx_bytes.get();
+            stats.rx_errors += counts.rx_errors.get();
+            stats.tx_packets += counts.tx_packets.get();
+            stats.tx_bytes += counts.tx_bytes.get();
+            stats.tx_dropped += counts.tx_dropped.get();
+            stats.tx_errors += counts.tx_errors.get();
+            for (total, (reason, ..)) in totals.drops.iter_mut().zip(DropReason::ALL) {
+                *total += counts.drops.of(reason).map_or(0, pipeline::counters::Count::get);
+            }
+        }
+        totals
+    }
+
+    /// What was counted since `baseline`.
+    fn since(mut self, baseline: &Self) -> Self {
+        let base = &baseline.stats;
+        let stats = &mut self.stats;
+        for (now, then) in [
+            (&mut stats.rx_packets, base.rx_packets),
+            (&mut stats.rx_bytes, base.rx_bytes),
+            (&mut stats.rx_errors, base.rx_errors),
+            (&mut stats.tx_packets, base.tx_packets),
+            (&mut stats.tx_bytes, base.tx_bytes),
+            (&mut stats.tx_dropped, base.tx_dropped),
+            (&mut stats.tx_errors, base.tx_errors),
+        ] {
+            *now = now.saturating_sub(then);
+        }
+        for (now, then) in self.drops.iter_mut().zip(&baseline.drops) {
+            *now = now.saturating_sub(*then);
+        }
+        stats.rx_dropped = self.drops.iter().sum();
+        self
+    }
+}
+
+/// A port that was opened for a transaction that is not in force yet.
+struct Pending {
+    spec: Port,
+    queues: Vec<Box<dyn RxQueue>>,
+    device: Arc<dyn Device>,
+}
+
+impl Switch {
+    /// A switch whose workers run on threads of their own.
+    ///
+    /// # Errors
+    /// When the system has no memory, descriptor or thread left, or a CPU to pin to is not there.
+    pub fn start(options: &Options, keeper: Keeper) -> std::io::Result<Self> {
+        let (mut switch, workers) = Self::assemble(options, keeper)?;
+        for (number, worker) in workers.into_iter().enumerate() {
+            let cpu = options.cpus.get(number).copied();
+            let (pinned, wait) = std::sync::mpsc::channel();
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let result = cpu.map_or(Ok(()), affinity::pin);
+                let failed = result.is_err();
+                let _ = pinned.send(result);
+                if !failed {
+                    worker.run();
+                }
+            })?;
+            switch.threads.push(thread);
+            wait.recv().unwrap_or(Ok(()))?;
+        }
+        Ok(switch)
+    }
+
+    /// A switch, and its workers to be driven by the caller: for benches and tests.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn assemble(options: &Options, keeper: Keeper) -> std::io::Result<(Self, Vec<Worker>)> {
+        let pool = pool::frame_pool(options.frames, options.spills)?;
+        let live = Arc::new(Live::default());
+        let snapshot = Snapshot {
+            program: Arc::new(Program::new(STAGES)),
+            devices: Arc::new(Vec::new()),
+            captures: Captures::default(),
+        };
+        let (publisher, readers) = channel(snapshot, options.workers);
+        let mut workers = Vec::new();
+        let mut handles = Vec::new();
+        for reader in readers {
+            let (worker, handle) = make_worker(reader, &live, options, &pool)?;
+            workers.push(worker);
+            handles.push(handle);
+        }
+        let switch = Self {
+            pool,
+            keeper,
+            offered: Offered::default(),
+            live,
+            publisher,
+            workers: handles,
+            threads: Vec::new(),
+            cpus: options.cpus.clone(),
+            bridges: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            stations: BTreeMap::new(),
+        };
+        Ok((switch, workers))
+    }
+
+    /// Frame memory, for the far ends of memory ports.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The port of this name will be this one, once it is added with `type=memory`.
+    pub fn offer(&self, name: &str, port: Opened) {
+        self.offered.lock().insert(name.to_owned(), port);
+    }
+
+    /// Ends the workers and leaves all devices as they are, for the next start.
+    pub fn stop(mut self) {
+        self.workers.iter().for_each(Handle::stop);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+
+    fn open(&self, spec: &Port) -> Result<Pending, Refusal> {
+        let refuse = |why: String| Refusal(format!("{}: {why}", spec.name));
+        if spec.id == PortId::NONE || spec.id.index() >= PortId::LIMIT {
+            return Err(refuse(format!("a switch has at most {} ports", PortId::LIMIT - 1)));
+        }
+        let Some(def) = PORT_TYPES.iter().find(|def| def.name == spec.kind) else {
+            let known: Vec<_> = PORT_TYPES.iter().map(|def| def.name).collect();
+            return Err(refuse(format!("type={}: no such kind of port; there are {}", spec.kind, known.join(", "))));
+        };
+        if let Some(option) = spec.options.keys().find(|key| !def.options.iter().any(|(name, _)| name == key)) {
+            return Err(refuse(format!("options:{option}: type={} has no such option", spec.kind)));
+        }
+        let environment = Environment { pool: &self.pool, keeper: &self.keeper, offered: &self.offered };
+        let Opened { queues, device } = (def.open)(spec, &environment).map_err(|PortError(why)| refuse(why))?;
+        Ok(Pending { spec: spec.clone(), queues, device })
+    }
+
+    /// The worker that reads the fewest ports.
+    fn least_loaded(&self) -> usize {
+        let ports = |worker: usize| self.ports.values().filter(|port| port.worker == Some(worker)).count();
+        (0..self.workers.len()).min_by_key(|&worker| ports(worker)).unwrap_or(0)
+    }
+
+    /// Take the queues of a port from its worker.
+    fn detach(&mut self, id: PortId) {
+        let worker = self.ports.get_mut(&id).and_then(|port| port.worker.take());
+        if let Some(worker) = worker.and_then(|number| self.workers.get(number)) {
+            drop(worker.detach(id));
+        }
+    }
+
+    /// Publish what follows from a transaction, and wait until every worker goes by it.
+    fn publish(&mut self, transaction: &Transaction) {
+        let mut devices: Vec<Option<Arc<dyn Device>>> = Vec::new();
+        for (id, port) in &self.ports {
+            devices.resize(id.index() + 1, None);
+            if let Some(place) = devices.get_mut(id.index()) {
+                place.clone_from(&port.device);
+            }
+        }
+        let Self { live, publisher, ports, .. } = self;
+        let captures = publisher.current().captures.open_ones(|port| !ports.contains_key(&port));
+        live.cells.change(|touched| {
+            let program = publisher.current().program.apply(transaction, touched);
+            publisher.publish(Snapshot { program: Arc::new(program), devices: Arc::new(devices), captures });
+        });
+        publisher.wait();
+    }
+
+    /// Publish other captures, and nothing else.
+    fn publish_captures(&mut self, captures: Captures) {
+        let current = self.publisher.current();
+        let (program, devices) = (Arc::clone(&current.program), Arc::clone(&current.devices));
+        self.publisher.publish(Snapshot { program, devices, captures });
+        self.publisher.wait();
+    }
+
+    /// The device of a port went away: nothing is sent there any more, and the port says why.
+    fn lose(&mut self, id: PortId, why: String) {
+        self.detach(id);
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        tracing::warn!("port {}: {why}", port.spec.name);
+        let bridge = port.spec.bridge;
+        (port.device, port.error) = (None, Some(why));
+        self.publish(&Transaction::default());
+        self.live.stations.flush(bridge, Some(id), &self.live.cells);
+    }
+
+    /// Whether the device must be made anew for the port to be as it shall be.
+    fn needs_reopening(old: &Port, new: &Port) -> bool {
+        (&old.kind, &old.options, &old.name) != (&new.kind, &new.options, &new.name)
+    }
+
+    /// Check what the stages would otherwise have to trust.
+    fn check(&self, transaction: &Transaction) -> Result<(), Refusal> {
+        let mut bridges: std::collections::BTreeSet<BridgeId> = self.bridges.keys().copied().collect();
+        for change in &transaction.changes {
+            match change {
+                Change::Bridge(Delta { new: Some(bridge), .. }) => _ = bridges.insert(bridge.id),
+                Change::Port(Delta { new: Some(port), .. }) if !bridges.contains(&port.bridge) => {
+                    return Err(Refusal(format!("{}: no bridge numbered {}", port.name, port.bridge)));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Take over what the maps of this side hold.
+    fn record(&mut self, transaction: &Transaction) {
+        for change in &transaction.changes {
+            match change {
+                Change::Bridge(delta) => match (&delta.old, &delta.new) {
+                    (_, Some(bridge)) => _ = self.bridges.insert(bridge.id, bridge.clone()),
+                    (Some(bridge), None) => _ = self.bridges.remove(&bridge.id),
+                    (None, None) => {}
+                },
+                Change::Station(delta) => match (&delta.old, &delta.new) {
+                    (_, Some(station)) => _ = self.stations.insert(station.key, *station),
+                    (Some(station), None) => _ = self.stations.remove(&station.key),
+                    (None, None) => {}
+                },
+                Change::Port(Delta { new: Some(port), .. }) => {
+                    if let Some(open) = self.ports.get_mut(&port.id) {
+                        open.spec = port.clone();
+                    }
+                }
+                Change::Port(_) => {}
+            }
+        }
+    }
+}
+
+/// A worker with caches in memory that large pages may back.
+fn make_worker(
+    reader: Reader<Snapshot>,
+    live: &Arc<Live>,
+    options: &Options,
+    pool: &Pool,
+) -> std::io::Result<(Worker, Handle)> {
+    let mut failed = None;
+    let mut memory = |octets: usize| -> Box<dyn Memory> {
+        pool::memory(octets).unwrap_or_else(|error| {
+            failed = Some(error);
+            Box::new(HeapMemory::new(64))
+        })
+    };
+    let pipeline = Pipeline::new(options.limits, KeyHasher::new(), options.shadow, &mut memory);
+    match failed {
+        Some(error) => Err(error),
+        None => Worker::new(reader, Arc::clone(live), pipeline, pool.stash()),
+    }
+}
+
+impl Control for Switch {
+    fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
+        self.check(transaction)?;
+        // Ports that go, or whose device changes so much that it is another one.
+        let mut gone: Vec<Port> = Vec::new();
+        let mut opened: Vec<Pending> = Vec::new();
+        let mut configured: Vec<(Arc<dyn Device>, Port)> = Vec::new();
+        let mut result = Ok(());
+        for change in &transaction.changes {
+            let Change::Port(delta) = change else { continue };
+            let known = delta.old.as_ref().and_then(|old| self.ports.get(&old.id));
+            result = match (known, &delta.old, &delta.new) {
+                (_, Some(old), None) => {
+                    gone.push(old.clone());
+                    Ok(())
+                }
+                (Some(OpenPort { device: Some(device), .. }), Some(old), Some(new))
+                    if !Self::needs_reopening(old, new) =>
+                {
+                    let done = device.configure(new).map_err(|PortError(why)| Refusal(format!("{}: {why}", new.name)));
+                    if done.is_ok() {
+                        configured.push((Arc::clone(device), old.clone()));
+                    }
+                    done
+                }
+                (Some(OpenPort { device: Some(_), .. }), Some(old), Some(new)) => Err(Refusal(format!(
+                    "{}: the type and options of a port ({}) cannot be changed; delete it and add it again",
+                    new.name, old.kind
+                ))),
+                (_, _, Some(new)) => self.open(new).map(|pending| opened.push(pending)),
+                (_, None, None) => Ok(()),
+            };
+            if result.is_err() {
+                break;
+            }
+        }
+        if let Err(refusal) = result {
+            opened.iter().for_each(|pending| pending.device.remove());
+            for (device, old) in configured {
+                if let Err(PortError(why)) = device.configure(&old) {
+                    tracing::error!("{}: cannot be set back: {why}", old.name);
+                }
+            }
+            return Err(refusal);
+        }
+        for change in &transaction.changes {
+            if let Change::Bridge(Delta { new: Some(bridge), .. }) = change {
+                let (limit, ageing) = (bridge.mac_table_size as usize, bridge.mac_ageing);
+                self.live.stations.configure(bridge.id, limit, ageing, &self.live.cells);
+            }
+        }
+        let mut removed = Vec::new();
+        for port in &gone {
+            self.detach(port.id);
+            removed.extend(self.ports.remove(&port.id));
+        }
+        let mut queues = Vec::new();
+        for Pending { spec, queues: rx, device } in opened {
+            let id = spec.id;
+            self.detach(id);
+            let baseline = Totals::of(id, &self.workers);
+            self.ports.insert(id, OpenPort { spec, device: Some(device), error: None, worker: None, baseline });
+            queues.push((id, rx));
+        }
+        self.record(transaction);
+        self.publish(transaction);
+        for port in removed {
+            self.live.stations.flush(port.spec.bridge, Some(port.spec.id), &self.live.cells);
+            if let Some(device) = port.device {
+                device.remove();
+            }
+        }
+        for change in &transaction.changes {
+            if let Change::Bridge(Delta { old: Some(bridge), new: None }) = change {
+                self.live.stations.remove(bridge.id);
+            }
+        }
+        for (id, queues) in queues {
+            let worker = self.least_loaded();
+            let Some(handle) = self.workers.get(worker) else { continue };
+            for queue in queues {
+                handle.attach(id, queue);
+                if let Some(port) = self.ports.get_mut(&id) {
+                    port.worker = Some(worker);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ports(&self) -> Vec<PortState> {
+        let state = |(id, port): (&PortId, &OpenPort)| {
+            let status = port.device.as_ref().map(|device| device.status()).unwrap_or_default();
+            PortState {
+                id: *id,
+                error: port.error.clone().or(status.error),
+                ifname: status.ifname,
+                mac: status.mac.or(port.spec.mac),
+                mtu: if status.mtu == 0 { port.spec.mtu } else { status.mtu },
+                link: status.link,
+                offloads: status.offloads,
+                worker: port.worker.map(|worker| worker as u16),
+                stats: Totals::of(*id, &self.workers).since(&port.baseline).stats,
+            }
+        };
+        self.ports.iter().map(state).collect()
+    }
+
+    fn stations(&self, bridge: BridgeId) -> Vec<StationState> {
+        let now = clock::now().second();
+        let learned = self.live.stations.list(bridge).into_iter().map(|station| StationState {
+            key: StationKey { bridge, vlan: station.address.vlan, mac: station.address.mac },
+            port: station.port,
+            age: Some(now.saturating_sub(station.heard)),
+        });
+        let placed = self.stations.values().filter(|station| station.key.bridge == bridge);
+        let placed = placed.map(|station| StationState { key: station.key, port: station.port, age: None });
+        // A station that was learned before it was placed is still in both tables.
+        learned.filter(|row| !self.stations.contains_key(&row.key)).chain(placed).collect()
+    }
+
+    fn flush_stations(&mut self, bridge: Option<BridgeId>) -> usize {
+        let bridges = self.bridges.keys().copied().filter(|id| bridge.is_none_or(|bridge| bridge == *id));
+        bridges.map(|id| self.live.stations.flush(id, None, &self.live.cells)).sum()
+    }
+
+    fn drops(&self) -> Vec<DropState> {
+        let mut rows = Vec::new();
+        for (id, port) in &self.ports {
+            let totals = Totals::of(*id, &self.workers).since(&port.baseline);
+            for ((_, name, sentence), packets) in DropReason::ALL.into_iter().zip(totals.drops) {
+                if packets != 0 {
+                    rows.push(DropState { port: *id, reason: name.to_owned(), sentence: sentence.to_owned(), packets });
+                }
+            }
+        }
+        rows
+    }
+
+    fn workers(&self) -> Vec<WorkerState> {
+        let state = |(number, worker): (usize, &Handle)| {
+            let Counters { coverage, bursts, busy_ticks, idle_ticks, sleeps, entries, .. } = &*worker.counters;
+            WorkerState {
+                number: number as u16,
+                cpu: self.cpus.get(number).copied(),
+                ports: self.ports.values().filter(|port| port.worker == Some(number)).count() as u32,
+                entries: entries.load(std::sync::atomic::Ordering::Relaxed),
+                packets: coverage.cache_hit.get() + coverage.cache_miss.get(),
+                bursts: bursts.get(),
+                hits: coverage.cache_hit.get(),
+                misses: coverage.cache_miss.get(),
+                busy_ticks: busy_ticks.get(),
+                idle_ticks: idle_ticks.get(),
+                sleeps: sleeps.get(),
+            }
+        };
+        self.workers.iter().enumerate().map(state).collect()
+    }
+
+    fn coverage(&self) -> Vec<Coverage> {
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, count) in self.workers.iter().flat_map(|worker| worker.counters.coverage.list()) {
+            *sums.entry(name).or_default() += count;
+        }
+        sums.into_iter().map(|(name, total)| Coverage { name: name.to_owned(), total }).collect()
+    }
+
+    fn capture(&mut self, port: PortId) -> Result<Receiver<Captured>, Refusal> {
+        let mut captures = self.publisher.current().captures.clone();
+        if captures.len() >= CAPTURES {
+            return Err(Refusal(format!("there are {CAPTURES} captures already")));
+        }
+        if !self.ports.contains_key(&port) {
+            return Err(Refusal(format!("no port numbered {port}")));
+        }
+        let receiver = captures.open(port);
+        self.publish_captures(captures);
+        Ok(receiver)
+    }
+
+    fn tick(&mut self) {
+        let gone: Vec<PortId> = self.workers.iter().flat_map(Handle::gone).collect();
+        for id in gone {
+            let why = self.ports.get(&id).and_then(|port| port.device.as_ref()?.status().error);
+            self.lose(id, why.unwrap_or_else(|| "the device is gone".to_owned()));
+        }
+        let faults: Vec<(PortId, String)> =
+            self.ports.iter().filter_map(|(id, port)| Some((*id, port.device.as_ref()?.fault()?))).collect();
+        for (id, why) in faults {
+            self.lose(id, why);
+        }
+        if self.publisher.current().captures.any_closed() {
+            let captures = self.publisher.current().captures.open_ones(|_| false);
+            self.publish_captures(captures);
+        }
+        self.live.stations.expire(clock::now(), &self.live.cells);
+        self.publisher.free();
+    }
+}

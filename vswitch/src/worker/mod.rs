@@ -1,0 +1,318 @@
+//! A worker: one pinned thread that takes bursts from the queues it owns and carries each through to its way out.
+//!
+//! ```text
+//!   turn:  commands?  →  for each ready queue: rx → parse → probe → (resolve) → rewrite → tx  →  sweep
+//!   nothing for a while:  spin (30 µs)  →  arm the queues, sleep on all of them
+//! ```
+//!
+//! A worker shares with others only what is published ([`Snapshot`]), what packets write ([`Live`]), and the sending
+//! side of ports. Nothing is handed from worker to worker.
+
+pub(crate) mod clock;
+mod idle;
+mod rx;
+mod tx;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::PortId;
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use pipeline::burst::{Burst, Verdict};
+use pipeline::counters::Counters;
+use pipeline::drop::DropReason;
+use pipeline::live::Live;
+use pipeline::raw::{Stash, ticks};
+use pipeline::resolve::program::Program;
+use pipeline::{Pipeline, Step, Turn};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::capture::Captures;
+use crate::ports::{Device, Rx, RxQueue};
+use crate::publish::Reader;
+use clock::Clock;
+use idle::Idle;
+use rx::Queues;
+use tx::Transmit;
+
+/// What workers go by: replaced as a whole, never changed.
+pub struct Snapshot {
+    /// Every stage's tables.
+    pub program: Arc<Program>,
+    /// The sending side of each port, by number.
+    pub devices: Arc<Vec<Option<Arc<dyn Device>>>>,
+    /// Who wants to see copies of frames.
+    pub captures: Captures,
+}
+
+impl Snapshot {
+    /// The sending side of a port.
+    #[inline]
+    pub fn device(&self, port: PortId) -> Option<&Arc<dyn Device>> {
+        self.devices.get(port.index())?.as_ref()
+    }
+}
+
+/// What a worker is told.
+enum Command {
+    /// Read this queue from now on.
+    Attach(PortId, Box<dyn RxQueue>, Sender<()>),
+    /// Give the queues of a port back.
+    Detach(PortId, Sender<Vec<Box<dyn RxQueue>>>),
+    /// End.
+    Stop,
+}
+
+/// The control thread's end of the line to a worker.
+pub struct Handle {
+    commands: Sender<Command>,
+    pending: Arc<AtomicBool>,
+    wake: Arc<rustix::fd::OwnedFd>,
+    /// What the worker counts.
+    pub counters: Arc<Counters>,
+    /// Ports whose queues came to their end by themselves, as the worker noticed it.
+    gone: Receiver<PortId>,
+}
+
+impl Handle {
+    /// The worker reads this queue from now on. Returns when it does.
+    pub fn attach(&self, port: PortId, queue: Box<dyn RxQueue>) {
+        let (done, wait) = bounded(1);
+        self.send(Command::Attach(port, queue, done));
+        let _ = wait.recv();
+    }
+
+    /// The queues of a port, which the worker reads no longer when this returns.
+    pub fn detach(&self, port: PortId) -> Vec<Box<dyn RxQueue>> {
+        let (done, wait) = bounded(1);
+        self.send(Command::Detach(port, done));
+        wait.recv().unwrap_or_default()
+    }
+
+    /// The worker ends after its current turn.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    /// Ports that went away since the last call.
+    pub fn gone(&self) -> impl Iterator<Item = PortId> {
+        self.gone.try_iter()
+    }
+
+    fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.pending.store(true, Ordering::Release);
+            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// One worker. Moved to its thread, or driven turn by turn by a bench or a test.
+pub struct Worker {
+    reader: Reader<Snapshot>,
+    live: Arc<Live>,
+    counters: Arc<Counters>,
+    pipeline: Pipeline,
+    burst: Box<Burst>,
+    stash: Stash,
+    queues: Queues,
+    transmit: Transmit,
+    idle: Idle,
+    clock: Clock,
+    commands: Receiver<Command>,
+    pending: Arc<AtomicBool>,
+    gone: Sender<PortId>,
+    /// When the last turn ended, ticks.
+    last: u64,
+}
+
+/// Where the ticks of a burst went; see [`Worker::turn_measured`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lap {
+    /// Taking the burst from its queue.
+    Rx,
+    /// A step of the pipeline.
+    Step(Step),
+    /// Grouping by out port and sending.
+    Tx,
+}
+
+impl Worker {
+    /// A worker that owns no queue yet, and the line to it.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn new(
+        reader: Reader<Snapshot>,
+        live: Arc<Live>,
+        pipeline: Pipeline,
+        stash: Stash,
+    ) -> std::io::Result<(Self, Handle)> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+        let (commands, receiver) = unbounded();
+        let (gone, gone_receiver) = unbounded();
+        let pending = Arc::new(AtomicBool::new(false));
+        let counters = Arc::new(Counters::default());
+        let worker = Self {
+            reader,
+            live,
+            counters: Arc::clone(&counters),
+            pipeline,
+            burst: Burst::new(),
+            stash,
+            queues: Queues::new(Arc::clone(&wake))?,
+            transmit: Transmit::new(),
+            idle: Idle::default(),
+            clock: Clock::new(),
+            commands: receiver,
+            pending: Arc::clone(&pending),
+            gone,
+            last: ticks(),
+        };
+        Ok((worker, Handle { commands, pending, wake, counters, gone: gone_receiver }))
+    }
+
+    /// Work until told to stop, sleeping when there is nothing to do.
+    pub fn run(mut self) {
+        while self.obey() {
+            let frames = self.turn();
+            if frames == 0 && !self.transmit.is_waiting() && self.idle.is_time_to_sleep(ticks()) {
+                self.sleep();
+            }
+        }
+    }
+
+    /// One turn: a burst from each ready queue. Returns how many frames there were.
+    #[inline]
+    pub fn turn(&mut self) -> usize {
+        self.turn_measured(|_| ())
+    }
+
+    /// As [`Self::turn`]; `lap` is called as each part of a burst's way is done.
+    #[inline]
+    pub fn turn_measured(&mut self, mut lap: impl FnMut(Lap)) -> usize {
+        let start = self.last;
+        self.clock.advance(start);
+        self.queues.look();
+        let mut frames = 0;
+        let mut contended = self.queues.ready() > 1;
+        for _ in 0..self.queues.ready() {
+            let Some(at) = self.queues.next() else { break };
+            frames += self.burst(at, contended, &mut lap);
+            contended |= self.queues.ready() > 1;
+        }
+        let Self { reader, live, counters, pipeline, stash, transmit, clock, .. } = self;
+        let moment = live.cells.now();
+        let snapshot = reader.get();
+        if transmit.is_waiting() {
+            transmit.retry(snapshot, stash, counters, clock.now());
+        }
+        let turn = Turn { moment, program: &snapshot.program, live, counters, now: clock.now(), walks: 0 };
+        pipeline.sweep(&turn);
+        let end = ticks();
+        let spent = end.wrapping_sub(start);
+        if frames == 0 {
+            counters.idle_ticks.add(spent);
+        } else {
+            counters.busy_ticks.add(spent);
+            self.idle.worked(end);
+        }
+        self.last = end;
+        frames
+    }
+
+    /// One burst of one queue, from rx to tx.
+    fn burst(&mut self, at: usize, contended: bool, lap: &mut impl FnMut(Lap)) -> usize {
+        let Self { reader, live, counters, pipeline, burst, stash, queues, transmit, clock, gone, .. } = self;
+        let Some(queue) = queues.get(at) else { return 0 };
+        let (port, start) = (queue.port, ticks());
+        burst.reset(port);
+        let limit = queue.rx.limit();
+        let result = queue.rx.rx(burst, limit, stash);
+        let frames = burst.len();
+        lap(Lap::Rx);
+        if frames != 0 {
+            // The order matters: see `Turn::moment`.
+            let moment = live.cells.now();
+            let snapshot = reader.get();
+            let octets: usize = burst.frames.iter().take(frames).flatten().map(pipeline::raw::Frame::len).sum();
+            let counts = counters.port(port);
+            counts.rx_packets.add(frames as u64);
+            counts.rx_bytes.add(octets as u64);
+            counters.bursts.add(1);
+            if !snapshot.captures.is_empty() {
+                snapshot.captures.ingress(burst);
+            }
+            let walks = queue.walks(contended);
+            let turn = Turn { moment, program: &snapshot.program, live, counters, now: clock.now(), walks };
+            pipeline.run_measured(burst, &turn, |step| lap(Lap::Step(step)));
+            transmit.send(burst, pipeline, snapshot, stash, counters, clock.now());
+            lap(Lap::Tx);
+        }
+        queue.charge(ticks().wrapping_sub(start));
+        match result {
+            Rx::Drained | Rx::Starved => queues.drained(at),
+            Rx::More => queues.again(at),
+            Rx::Gone => {
+                counters.port(port).rx_errors.add(1);
+                // The control thread closes the port; until then nobody reads it.
+                queues.remove(port);
+                let _ = gone.send(port);
+            }
+        }
+        frames
+    }
+
+    /// Carry out what the control thread asks. Returns false when the worker shall end.
+    pub fn obey(&mut self) -> bool {
+        if !self.pending.load(Ordering::Relaxed) {
+            return true;
+        }
+        self.pending.store(false, Ordering::Release);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Attach(port, queue, done) => {
+                    self.queues.add(port, queue);
+                    let _ = done.send(());
+                }
+                Command::Detach(port, done) => {
+                    let _ = done.send(self.queues.remove(port));
+                }
+                Command::Stop => {
+                    self.transmit.abandon(&mut self.stash, &self.counters);
+                    self.reader.sleep();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Sleep until a queue has frames or the control thread calls.
+    fn sleep(&mut self) {
+        if self.queues.arm() || self.pending.load(Ordering::Acquire) {
+            return;
+        }
+        self.counters.sleeps.add(1);
+        let asleep = ticks();
+        self.reader.sleep();
+        self.queues.wait();
+        self.reader.get();
+        let awake = ticks();
+        self.counters.idle_ticks.add(awake.wrapping_sub(asleep));
+        self.last = awake;
+        self.idle.woke(awake);
+    }
+}
+
+/// Count the lanes that are dropped, by reason.
+fn count_drop(counters: &Counters, port: PortId, verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Drop(reason) => counters.dropped(port, reason),
+        // Every lane was decided; one that was not is a fault of ours, and dropped like a frame with nowhere to go.
+        Verdict::Pending => counters.dropped(port, DropReason::NoPort),
+        Verdict::Output(_) | Verdict::Multi(_) => return false,
+    }
+    true
+}

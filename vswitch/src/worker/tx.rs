@@ -1,0 +1,268 @@
+//! The way out: group a burst by out port, send, and hold for a moment what a full port did not take (FASTPATH 7).
+//!
+//! Lanes are taken in order, hits and misses together, so frames of one queue leave by a port in the order in which they
+//! came. A port that is full holds at most [`HELD`] frames or [`HELD_OCTETS`] for [`PATIENCE`]; what is beyond that is
+//! dropped as `tx-full`, newest first, and no other port waits for it.
+
+use std::time::Duration;
+
+use api::PortId;
+use pipeline::Pipeline;
+use pipeline::burst::{Burst, Verdict};
+use pipeline::counters::Counters;
+use pipeline::drop::DropReason;
+use pipeline::live::Now;
+use pipeline::raw::{Frame, Stash};
+use pipeline::resolve::walk::Copy;
+use pipeline::rewrite;
+
+use super::{Snapshot, count_drop};
+use crate::ports::{Device, Tx, TxBatch};
+
+/// Frames that a full port holds.
+const HELD: usize = 64;
+/// Octets that a full port holds.
+const HELD_OCTETS: usize = 256 * 1024;
+/// How long a full port holds them.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// What waits for one port.
+#[derive(Default)]
+struct Backlog {
+    batch: TxBatch,
+    /// Since when the port has been full.
+    full_since: Option<Now>,
+    /// On the list of ports to flush.
+    listed: bool,
+}
+
+/// What is on its way out of a worker.
+pub(super) struct Transmit {
+    /// By port number.
+    backlogs: Vec<Backlog>,
+    /// Ports that have something to send after this burst.
+    dirty: Vec<PortId>,
+    /// Ports that were full.
+    waiting: Vec<PortId>,
+}
+
+impl Transmit {
+    pub(super) fn new() -> Self {
+        Self { backlogs: Vec::new(), dirty: Vec::with_capacity(64), waiting: Vec::with_capacity(64) }
+    }
+
+    /// A port was full, and something waits for it.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Send a burst whose lanes are all decided.
+    pub(super) fn send(
+        &mut self,
+        burst: &mut Burst,
+        pipeline: &Pipeline,
+        snapshot: &Snapshot,
+        stash: &mut Stash,
+        counters: &Counters,
+        now: Now,
+    ) {
+        let (lanes, from) = (burst.len(), burst.in_port);
+        for (frame, &verdict) in burst.frames.iter_mut().zip(&burst.verdicts).take(lanes) {
+            let Some(frame) = frame.take() else { continue };
+            match verdict {
+                Verdict::Output(port) => self.queue(port, frame, from, snapshot, stash, counters),
+                Verdict::Multi(list) => {
+                    self.multiply(pipeline.copies(list), frame, burst.in_port, snapshot, stash, counters)
+                }
+                _ => {
+                    count_drop(counters, from, verdict);
+                    stash.give(frame);
+                }
+            }
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for port in dirty.drain(..) {
+            self.flush(port, snapshot, stash, counters, now);
+        }
+        self.dirty = dirty;
+    }
+
+    /// Append a frame to what leaves by a port.
+    #[inline]
+    fn queue(
+        &mut self,
+        port: PortId,
+        frame: Frame,
+        from: PortId,
+        snapshot: &Snapshot,
+        stash: &mut Stash,
+        counters: &Counters,
+    ) {
+        if frame.offload().is_some() {
+            return self.finish(port, frame, from, snapshot, stash, counters);
+        }
+        self.push(port, frame, from, snapshot);
+    }
+
+    #[inline]
+    fn push(&mut self, port: PortId, frame: Frame, from: PortId, snapshot: &Snapshot) {
+        if !snapshot.captures.is_empty() {
+            snapshot.captures.egress(port, &frame);
+        }
+        if self.backlogs.len() <= port.index() {
+            self.backlogs.resize_with(port.index() + 1, || Backlog { batch: TxBatch::new(), ..Backlog::default() });
+        }
+        let Some(backlog) = self.backlogs.get_mut(port.index()) else { return };
+        backlog.batch.push(frame, from);
+        if !backlog.listed {
+            backlog.listed = true;
+            self.dirty.push(port);
+        }
+    }
+
+    /// A frame that is not finished: the port finishes it, or we do.
+    fn finish(
+        &mut self,
+        port: PortId,
+        frame: Frame,
+        from: PortId,
+        snapshot: &Snapshot,
+        stash: &mut Stash,
+        counters: &Counters,
+    ) {
+        let takes = |offload| snapshot.device(port).is_none_or(|device| device.takes(offload));
+        if frame.offload().is_none_or(takes) {
+            return self.push(port, frame, from, snapshot);
+        }
+        let mut emit = |frame| self.push(port, frame, from, snapshot);
+        if let Err(reason) = pipeline::segment::finish(frame, &takes, stash, &mut emit) {
+            counters.dropped(from, reason);
+        }
+    }
+
+    /// One frame for several ports: copies, taken before the first edit.
+    fn multiply(
+        &mut self,
+        copies: &[Copy],
+        frame: Frame,
+        from: PortId,
+        snapshot: &Snapshot,
+        stash: &mut Stash,
+        counters: &Counters,
+    ) {
+        let Some((last, others)) = copies.split_last() else {
+            counters.dropped(from, DropReason::NoPort);
+            return stash.give(frame);
+        };
+        // A super-frame's segments are what the MTU is about, so only plain frames are measured here.
+        let size =
+            if frame.offload().is_some_and(|offload| offload.is_gso()) { 0 } else { frame.len().saturating_sub(18) };
+        for copy in others {
+            match stash.copy(&frame) {
+                Some(duplicate) => {
+                    counters.coverage.copy_made.add(1);
+                    self.one_copy(copy, duplicate, size, from, snapshot, stash, counters);
+                }
+                None => counters.dropped(from, DropReason::NoFrame),
+            }
+        }
+        self.one_copy(last, frame, size, from, snapshot, stash, counters);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the loop body of `multiply`")]
+    fn one_copy(
+        &mut self,
+        copy: &Copy,
+        mut frame: Frame,
+        size: usize,
+        from: PortId,
+        snapshot: &Snapshot,
+        stash: &mut Stash,
+        counters: &Counters,
+    ) {
+        if size > usize::from(copy.mtu) {
+            counters.dropped(from, DropReason::ExceedsMtu);
+            return stash.give(frame);
+        }
+        if !rewrite::vlan(&mut frame, copy.vlan) {
+            counters.dropped(from, DropReason::NoFrame);
+            return stash.give(frame);
+        }
+        self.queue(copy.port, frame, from, snapshot, stash, counters);
+    }
+
+    /// Try the ports that were full again.
+    #[cold]
+    pub(super) fn retry(&mut self, snapshot: &Snapshot, stash: &mut Stash, counters: &Counters, now: Now) {
+        for port in std::mem::take(&mut self.waiting) {
+            self.flush(port, snapshot, stash, counters, now);
+        }
+    }
+
+    /// Send what a port has.
+    fn flush(&mut self, port: PortId, snapshot: &Snapshot, stash: &mut Stash, counters: &Counters, now: Now) {
+        let Some(backlog) = self.backlogs.get_mut(port.index()) else { return };
+        backlog.listed = false;
+        let Some(device) = snapshot.device(port) else {
+            return drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
+        };
+        match send(&**device, port, &mut backlog.batch, stash, counters) {
+            Tx::Done => backlog.full_since = None,
+            Tx::Down => {
+                backlog.full_since = None;
+                drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
+            }
+            Tx::Full | Tx::Refused => {
+                let since = *backlog.full_since.get_or_insert(now);
+                if now.0.saturating_sub(since.0) >= PATIENCE {
+                    backlog.full_since = None;
+                    return drop_all(&mut backlog.batch, DropReason::TxFull, stash, counters, port);
+                }
+                while backlog.batch.len() > HELD || backlog.batch.bytes() > HELD_OCTETS {
+                    let Some((frame, from)) = backlog.batch.pop_newest() else { break };
+                    counters.dropped(from, DropReason::TxFull);
+                    counters.port(port).tx_dropped.add(1);
+                    stash.give(frame);
+                }
+                if !self.waiting.contains(&port) {
+                    self.waiting.push(port);
+                }
+            }
+        }
+    }
+
+    /// The worker ends: what still waits is dropped.
+    pub(super) fn abandon(&mut self, stash: &mut Stash, counters: &Counters) {
+        for (port, backlog) in (0..).map(PortId).zip(&mut self.backlogs) {
+            drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
+        }
+        self.waiting.clear();
+    }
+}
+
+/// Hand a batch to a device, skipping the frames that it refuses, and count what went.
+fn send(device: &dyn Device, port: PortId, batch: &mut TxBatch, stash: &mut Stash, counters: &Counters) -> Tx {
+    let counts = counters.port(port);
+    loop {
+        let (packets, octets) = (batch.len(), batch.bytes());
+        let result = device.tx(batch, stash);
+        counts.tx_packets.add((packets - batch.len()) as u64);
+        counts.tx_bytes.add((octets - batch.bytes()) as u64);
+        if result != Tx::Refused {
+            return result;
+        }
+        let Some((frame, from)) = batch.pop() else { return Tx::Done };
+        counts.tx_errors.add(1);
+        counters.dropped(from, DropReason::TxError);
+        stash.give(frame);
+    }
+}
+
+fn drop_all(batch: &mut TxBatch, reason: DropReason, stash: &mut Stash, counters: &Counters, port: PortId) {
+    while let Some((frame, from)) = batch.pop() {
+        counters.dropped(from, reason);
+        counters.port(port).tx_dropped.add(1);
+        stash.give(frame);
+    }
+}
