@@ -35,11 +35,6 @@ impl Generator {
     pub fn new(frames: Arc<Frames>) -> Self {
         Self { frames, next: 0 }
     }
-
-    /// The next frame is the first one.
-    pub fn at_start(&self) -> bool {
-        self.next == 0
-    }
 }
 
 impl RxQueue for Generator {
