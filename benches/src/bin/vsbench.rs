@@ -94,7 +94,8 @@ fn list() -> String {
 fn chosen(names: &[&str]) -> Result<Vec<&'static ScenarioDef>> {
     if names == ["all"] {
         let allowed = Namespace::new().is_ok();
-        let (run, left_out): (Vec<_>, Vec<_>) = SCENARIOS.iter().partition(|def| allowed || !def.privileged);
+        let (run, left_out): (Vec<_>, Vec<_>) =
+            SCENARIOS.iter().copied().partition(|def: &&ScenarioDef| allowed || !def.privileged);
         for def in left_out {
             eprintln!("{}: left out: network namespaces cannot be made here (it wants root)", def.name);
         }

@@ -45,7 +45,7 @@ enum Traffic {
 fn run(name: &str, traffic: Traffic, params: &Params, machine: &Machine) -> Result<Outcome> {
     // The worker has a CPU to itself, and the hosts share another, where there are two.
     let cpus = usable();
-    let worker_cpu = params.cpus.first().or(cpus.last()).copied().unwrap_or_default();
+    let worker_cpu = params.cpus.first().or_else(|| cpus.last()).copied().unwrap_or_default();
     let hosts_cpu = cpus.iter().copied().find(|&cpu| cpu != worker_cpu).unwrap_or(worker_cpu);
     let hosts = Hosts::new(hosts_cpu)?;
     let options = Options { workers: 1, cpus: vec![worker_cpu], ..Options::default() };
