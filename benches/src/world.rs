@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use api::{Bridge, BridgeId, Change, Delta, MacAddr, Port, PortId, Station, StationKey, Transaction, Vlan};
 use control::Switch as _;
+use pipeline::burst::LANES;
 use pipeline::key::KeyMask;
 use pipeline::probe::cells::Cells;
 use pipeline::resolve::program::Program;
@@ -22,6 +24,8 @@ use crate::port::{self, Sink};
 
 /// The only bridge.
 pub const BRIDGE: BridgeId = BridgeId(1);
+/// The longest that a warm-up may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Its ports.
 pub const PORTS: [PortId; 2] = [PortId(1), PortId(2)];
 
@@ -106,6 +110,27 @@ impl World {
         let done = apply(&mut self.switch, &mut workers, &Transaction { changes });
         self.workers = workers.into_iter().map(Driven).collect();
         done
+    }
+
+    /// Let the workers turn until nearly every frame is a hit: first packets are budgeted, so many flows take many
+    /// rounds. `frames` is how many a worker's ports send before they begin anew.
+    ///
+    /// # Errors
+    /// When that has not come about after a minute.
+    pub fn warm_up(&mut self, frames: usize) -> Result<()> {
+        let start = Instant::now();
+        let misses = |switch: &Switch| switch.workers().iter().map(|worker| worker.misses).sum::<u64>();
+        let turns = (frames / LANES).max(100);
+        loop {
+            let (before, mut moved) = (misses(&self.switch), 0);
+            for _ in 0..turns {
+                moved += self.workers.iter_mut().map(|worker| worker.step(&mut Laps::default()).packets).sum::<u64>();
+            }
+            if (misses(&self.switch) - before) * 1000 <= moved {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < PATIENCE, "frames are still decided one by one after a minute of warm-up");
+        }
     }
 
     /// Frames that arrived at either port's sink.

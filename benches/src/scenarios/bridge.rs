@@ -38,27 +38,29 @@ fn one(params: &Params, machine: &Machine) -> Result<Outcome> {
     let frames = params.frames()?;
     let generator = alone(&frames[0], SHORT, machine)?;
     let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
-    let warm_up = warm_up(frames[0].len() + frames[1].len());
+    let warm_up = frames[0].len() + frames[1].len();
     let mut world = World::new(frames, stations(params), 1)?;
+    world.warm_up(warm_up)?;
+    let drops = world.drops();
     let worker = world.workers.first_mut().context("a switch without workers")?;
-    let tally = closed_loop(worker, warm_up, params.duration, machine)?;
-    Ok(Outcome { drops: world.drops(), ..tally.outcome(ONE.name, octets, generator, machine) })
+    let tally = closed_loop(worker, 1, params.duration, machine)?;
+    Ok(Outcome { drops: world.drops() - drops, ..tally.outcome(ONE.name, octets, generator, machine) })
 }
 
 fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
     let frames = params.frames()?;
     let generator = alone(&frames[0], SHORT, machine)?;
     let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
-    let warm_up = warm_up(frames[0].len());
+    let warm_up = frames[0].len().max(frames[1].len());
     let mut world = World::new(frames, stations(params), 2)?;
+    world.warm_up(warm_up)?;
+    let drops = world.drops();
     let barrier = Barrier::new(2);
     let work = |n: usize, worker: &mut Driven| -> Result<_> {
         let pinned = params.pin(n);
-        let warm = closed_loop(worker, warm_up, Duration::from_millis(1), machine);
         // A worker that failed must still let the other go on.
         barrier.wait();
         pinned?;
-        warm?;
         closed_loop(worker, 1, params.duration, machine)
     };
     let [left, right] = world.workers.as_mut_slice() else { bail!("a switch without two workers") };
@@ -76,7 +78,7 @@ fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
         tsc_per_packet: (first.tsc_per_packet + second.tsc_per_packet) / 2.0,
         tsc_best: first.tsc_best.min(second.tsc_best),
         ns_per_packet: (first.ns_per_packet + second.ns_per_packet) / 2.0,
-        drops: world.drops(),
+        drops: world.drops() - drops,
         packets: first.packets + second.packets,
         ..first
     })
@@ -85,9 +87,4 @@ fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
 /// Room for both stations of every pair, whatever a capture holds.
 fn stations(params: &Params) -> usize {
     (2 * params.flows + 1000).max(if params.pcap.is_empty() { 0 } else { 1 << 21 })
-}
-
-/// Every flow four times: learned, cached, promoted, and once more.
-fn warm_up(frames: usize) -> u64 {
-    (4 * frames as u64).max(100_000)
 }
