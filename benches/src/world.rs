@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use api::{Bridge, BridgeId, Change, Delta, MacAddr, Port, PortId, Station, StationKey, Transaction, Vlan};
 use control::Switch as _;
 use pipeline::burst::LANES;
@@ -25,7 +25,7 @@ use crate::port::{self, Sink};
 /// The only bridge.
 pub const BRIDGE: BridgeId = BridgeId(1);
 /// The longest that a warm-up may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Its ports.
 pub const PORTS: [PortId; 2] = [PortId(1), PortId(2)];
 
@@ -86,8 +86,8 @@ impl World {
     /// # Errors
     /// When the system has no memory or descriptor left.
     pub fn new(frames: [Arc<Frames>; 2], stations: usize, workers: usize) -> Result<Self> {
-        // Two ports of a million pairs are two million flows.
-        let limits = Limits { v4: 1 << 21, ..Limits::default() };
+        // Two ports of a million pairs are two million flows, and a set must not be full before the cache is.
+        let limits = Limits { v4: 1 << 22, ..Limits::default() };
         let options = Options { workers, limits, ..Options::default() };
         let (mut switch, mut workers) = Switch::assemble(&options, Keeper::none())?;
         let [left, right] = frames.map(port::open);
@@ -113,11 +113,9 @@ impl World {
     }
 
     /// Let the workers turn until nearly every frame is a hit: first packets are budgeted, so many flows take many
-    /// rounds. `frames` is how many a worker's ports send before they begin anew.
-    ///
-    /// # Errors
-    /// When that has not come about after a minute.
-    pub fn warm_up(&mut self, frames: usize) -> Result<()> {
+    /// rounds. `frames` is how many a worker's ports send before they begin anew. After half a minute what still
+    /// misses is part of the work: the steps and the drops show it.
+    pub fn warm_up(&mut self, frames: usize) {
         let start = Instant::now();
         let misses = |switch: &Switch| switch.workers().iter().map(|worker| worker.misses).sum::<u64>();
         let turns = (frames / LANES).max(100);
@@ -127,9 +125,12 @@ impl World {
                 moved += self.workers.iter_mut().map(|worker| worker.step(&mut Laps::default()).packets).sum::<u64>();
             }
             if (misses(&self.switch) - before) * 1000 <= moved {
-                return Ok(());
+                return;
             }
-            ensure!(start.elapsed() < PATIENCE, "frames are still decided one by one after a minute of warm-up");
+            if start.elapsed() > PATIENCE {
+                eprintln!("warm-up: not every frame is a hit after {} s", PATIENCE.as_secs());
+                return;
+            }
         }
     }
 

@@ -40,7 +40,7 @@ fn one(params: &Params, machine: &Machine) -> Result<Outcome> {
     let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
     let warm_up = frames[0].len() + frames[1].len();
     let mut world = World::new(frames, stations(params), 1)?;
-    world.warm_up(warm_up)?;
+    world.warm_up(warm_up);
     let drops = world.drops();
     let worker = world.workers.first_mut().context("a switch without workers")?;
     let tally = closed_loop(worker, 1, params.duration, machine)?;
@@ -53,7 +53,7 @@ fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
     let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
     let warm_up = frames[0].len().max(frames[1].len());
     let mut world = World::new(frames, stations(params), 2)?;
-    world.warm_up(warm_up)?;
+    world.warm_up(warm_up);
     let drops = world.drops();
     let barrier = Barrier::new(2);
     let work = |n: usize, worker: &mut Driven| -> Result<_> {
