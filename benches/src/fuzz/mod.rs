@@ -111,6 +111,15 @@ pub fn call(target: &Target, input: &[u8]) -> u64 {
     (target.run)(input)
 }
 
+/// Call the target of this name; for cargo-fuzz, which has a driver of its own.
+///
+/// # Panics
+/// There is no such target, or a promise is broken.
+pub fn run_named(name: &str, input: &[u8]) {
+    let target = targets::TARGETS.iter().find(|target| target.name == name).expect("a target of that name");
+    (target.run)(input);
+}
+
 /// From now on a panic first writes the input at hand to a file in the current directory and says how to repeat it.
 pub fn report_crashes(target: &'static str) {
     let before = std::panic::take_hook();

@@ -11,16 +11,16 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ x >> 31
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
     }
 
     /// A number below `limit`, or 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        (u128::from(self.next()) * limit as u128 >> 64) as usize
+        ((u128::from(self.number()) * limit as u128) >> 64) as usize
     }
 
     /// One of `choices`.
@@ -51,13 +51,13 @@ fn octets_once(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         }
         2 => {
             if let Some(octet) = input.get_mut(at) {
-                *octet = random.next() as u8;
+                *octet = random.number() as u8;
             }
         }
         3 => put(input, at, random.choose(&EDGES)),
         4 => input.truncate(at),
         5 => {
-            let octets = random.next().to_le_bytes();
+            let octets = random.number().to_le_bytes();
             let n = 1 + random.below(8);
             input.splice(at..at, octets.into_iter().take(n));
         }
@@ -89,7 +89,7 @@ pub fn frame(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
             1 => tag(input, random),
             2 => number(input, random),
             3 => extension(input, random),
-            4 => input.resize((input.len() + random.below(80)).min(LONGEST), random.next() as u8),
+            4 => input.resize((input.len() + random.below(80)).min(LONGEST), random.number() as u8),
             _ => header_octet(input, random),
         }
     }
@@ -114,7 +114,7 @@ fn tag(input: &mut Vec<u8>, random: &mut Random) {
     if random.below(2) == 0 && network(input) > 14 {
         input.drain(12..16);
     } else {
-        let [_, _, high, low, ..] = random.next().to_le_bytes();
+        let [_, _, high, low, ..] = random.number().to_le_bytes();
         let [first, second] = random.choose(&[[0x81, 0x00], [0x88, 0xa8]]);
         input.splice(12..12, [first, second, high, low]);
     }
@@ -143,7 +143,7 @@ fn extension(input: &mut Vec<u8>, random: &mut Random) {
         Some(6) if input.len() >= l3 + 40 => {
             let header = random.choose(&[0u8, 43, 44, 51, 60]);
             let next = std::mem::replace(&mut input[l3 + 6], header);
-            let mut octets = random.next().to_be_bytes();
+            let mut octets = random.number().to_be_bytes();
             // Mostly as long as it is, and mostly not a later fragment.
             (octets[0], octets[1]) = (next, if header == 51 { 2 } else { 0 });
             if random.below(4) != 0 {
@@ -166,7 +166,7 @@ fn header_octet(input: &mut [u8], random: &mut Random) {
     let l3 = network(input);
     let at = l3 + random.below(64.min(input.len().saturating_sub(l3)));
     if let Some(octet) = input.get_mut(at) {
-        *octet = if random.below(2) == 0 { random.next() as u8 } else { random.choose(&EDGES) as u8 };
+        *octet = if random.below(2) == 0 { random.number() as u8 } else { random.choose(&EDGES) as u8 };
     }
 }
 
