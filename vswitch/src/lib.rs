@@ -1,6 +1,24 @@
 //! `vswitchd`: ports, workers and the keeper around the pipeline.
+//!
+//! Two processes: the keeper (`keeper`), which holds descriptors and starts the other again; and the data plane, whose
+//! main thread is the control side (crate `control`, programming the [`switch::Switch`]) and whose workers carry frames.
+//! This is the only crate that knows both `control` and `pipeline`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use config::{Config, ConfigError};
+use control::Control;
+use keeper::Keeper;
+use switch::Switch;
+use sys::signal::{STOP, Signals};
 
 pub mod capture;
+mod config;
 pub mod keeper;
 pub mod pool;
 pub mod ports;
@@ -9,3 +27,65 @@ pub mod switch;
 mod sync;
 pub mod sys;
 pub mod worker;
+
+/// `vswitchd`, given its command line with the program's name in front. Returns the exit code: 0 after an orderly stop,
+/// 1 when it could not start or go on, 2 for a command line that cannot be understood.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let config = match Config::from_args(&args) {
+        Ok(config) => config,
+        Err(ConfigError::Usage(error)) => {
+            let _ = error.print();
+            return if error.use_stderr() { 2 } else { 0 };
+        }
+        Err(ConfigError::Invalid(why)) => return fail(&why),
+    };
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let _ = tracing_subscriber::registry().with(format).with(config.log.clone()).try_init();
+    let result = if std::env::var_os(keeper::ENVIRONMENT).is_some() {
+        data_plane(&config)
+    } else {
+        let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+        let command = || {
+            let mut command = Command::new(&program);
+            command.args(args.iter().skip(1));
+            if let Some(name) = args.first() {
+                command.arg0(name);
+            }
+            command
+        };
+        keeper::run_as_keeper(&config.run_dir, command).map_err(anyhow::Error::from)
+    };
+    result.unwrap_or_else(|why| fail(&format!("{why:#}")))
+}
+
+fn fail(why: &str) -> u8 {
+    eprintln!("vswitchd: {why}");
+    1
+}
+
+/// The process that forwards.
+fn data_plane(config: &Config) -> anyhow::Result<u8> {
+    // Before any thread is started: signals are blocked in all of them.
+    let signals = Signals::new(&STOP)?;
+    let keeper = Keeper::from_environment()?;
+    let mut switch = Switch::start(&config.switch, keeper.clone())?;
+    let options = control::Options {
+        socket: config.run_dir.join("ctl.sock"),
+        socket_group: config.socket_group,
+        state_dir: config.state_dir.clone(),
+        version: format!("vswitchd {}", env!("CARGO_PKG_VERSION")),
+    };
+    let mut control = Control::open(&options, &mut switch).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+    let stopper = control.stopper();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut fds = [rustix::event::PollFd::new(&signals, rustix::event::PollFlags::IN)];
+        while rustix::event::poll(&mut fds, None).is_err() {}
+        stopper.stop();
+    })?;
+    tracing::info!(workers = config.switch.workers, "ready at {}", options.socket.display());
+    keeper.ready()?;
+    control.run(&mut switch)?;
+    switch.stop();
+    Ok(0)
+}

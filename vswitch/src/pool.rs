@@ -1,4 +1,4 @@
-//! The switch's frame memory: one mapping, in as large pages as the system has.
+//! The switch's memory for frames and tables: mappings in as large pages as the system has.
 //!
 //! What is inside (slots, spills, free lists) is `pipeline::raw`; this file only says where the octets come from.
 
@@ -32,6 +32,14 @@ pub fn frame_pool(slots: usize, spills: usize) -> io::Result<Pool> {
     let mapping = Mapping::anonymous(Pool::octets(slots, spills))?;
     tracing::debug!(slots, spills, octets = mapping.len(), pages = ?mapping.pages(), "frame memory");
     Ok(Pool::new(Frames(mapping), spills))
+}
+
+/// Memory for a table: zeroed, in as large pages as the system has.
+///
+/// # Errors
+/// When there is not that much memory.
+pub fn memory(octets: usize) -> io::Result<Box<dyn Memory>> {
+    Ok(Box::new(Frames(Mapping::anonymous(octets)?)))
 }
 
 #[cfg(test)]

@@ -45,7 +45,8 @@ pub(crate) fn walk(head: &[u8], start: usize, end: usize, next: u8) -> Result<Tr
         let [next, length] = array(head, found.at).ok_or(DropReason::Ipv6Extension)?;
         let octets = match found.proto {
             FRAGMENT => 8,
-            // RFC 4302, 2.2: in words, minus two.
+            // RFC 4302, 2.2: in words, minus two; its fixed part alone is three words.
+            AUTHENTICATION if length == 0 => return Err(DropReason::Ipv6Extension),
             AUTHENTICATION => (usize::from(length) + 2) * scale,
             _ => (usize::from(length) + 1) * scale,
         };
@@ -62,7 +63,8 @@ pub(crate) fn walk(head: &[u8], start: usize, end: usize, next: u8) -> Result<Tr
             found.frag = fragment(offset, more, end - behind, before).ok_or(DropReason::Ipv6Fragment)?;
         }
         (found.at, found.proto) = (behind, next);
-        if found.frag & FRAG_LATER != 0 {
+        // What stands in a later fragment is payload, but what is said of it must be possible.
+        if found.frag & FRAG_LATER != 0 && found.proto != HOP_BY_HOP {
             return Ok(found);
         }
     }

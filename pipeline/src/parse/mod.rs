@@ -177,3 +177,6 @@ fn put<const N: usize>(key: &mut FlowKey, words: &[u64; N]) {
         *first = *words;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,8 +37,8 @@ pub(super) fn check(offload: Offload, facts: &Facts) -> Result<Option<usize>, Dr
     if !fits || (offload.needs_csum() && !checksum_fits(offload, facts)) {
         return Err(DropReason::OffloadMalformed);
     }
-    let headers = facts.transport.at + facts.header - facts.l3;
-    Ok(offload.is_gso().then(|| headers + usize::from(offload.gso_size)))
+    let headers = || facts.transport.at + facts.header - facts.l3;
+    Ok(offload.is_gso().then(|| headers() + usize::from(offload.gso_size)))
 }
 
 /// The region starts at the transport header or behind it (a tunnel in the pod leaves the inner checksum to us), and

@@ -49,6 +49,7 @@ struct Shape {
 const UNTAGGED_SHAPE: Shape = shape(UNTAGGED);
 const TAGGED_SHAPE: Shape = shape(TAGGED);
 
+#[allow(clippy::indexing_slicing, reason = "run by the compiler, which refuses what is out of bounds")]
 const fn shape(l3: usize) -> Shape {
     let mut shape = Shape { must: [0; 64], bits: [0; 64], order: [0; 64], taken: 0 };
     // The source is no group.

@@ -23,23 +23,25 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use api::MacAddr;
 use pipeline::burst::Burst;
 use pipeline::offload::Offload;
 use pipeline::raw::{Frame, HEADROOM, Pool, SLOT, Spill, Stash};
 use rustix::io::Errno;
-use tun_tap::{Iface, Mode};
 
 use super::{Device, Environment, Opened, PortDef, PortError, Rx, RxQueue, Status, Tx, TxBatch};
 use crate::keeper::Keeper;
-use crate::sys::netlink::{Link, Netlink, Settings};
+use crate::sys::netlink::{Link, Netlink};
 use crate::sys::netns::{self, Identity};
 use crate::sys::tun::{self, HEADER, offload};
+
+mod obtain;
+
+pub(super) use obtain::Wish;
+use obtain::{Home, Origin, obtain, pinned};
 
 /// The kind.
 pub const PORT: PortDef = PortDef {
@@ -53,122 +55,13 @@ pub const PORT: PortDef = PortDef {
     open,
 };
 
-/// Name under which a device is born; the kernel puts a number that is free.
-const BIRTH_NAME: &str = "vswitch%d";
 /// Octets of a frame that go into its slot; the rest goes into a spill.
 const ROOM: usize = SLOT - HEADROOM;
 /// Octets that one call of `rx` fetches at most: fairness among ports when frames are 64 KiB.
 const TURN: usize = 256 * 1024;
-/// Smallest MTU of IPv4 (RFC 791), and what the kernel's driver allows at most.
-const MTU: std::ops::RangeInclusive<u16> = 68..=65521;
 
 fn open(port: &api::Port, environment: &Environment<'_>) -> Result<Opened, PortError> {
     open_tap(&Wish::read(port)?, environment)
-}
-
-/// What is asked for, checked.
-pub(super) struct Wish<'a> {
-    /// Name of the port: what the keeper and the device's alias know it by.
-    port: &'a str,
-    ifname: &'a str,
-    netns: Option<PathBuf>,
-    mac: Option<MacAddr>,
-    mtu: u16,
-}
-
-impl<'a> Wish<'a> {
-    pub(super) fn read(port: &'a api::Port) -> Result<Self, PortError> {
-        let option = |name: &str| port.options.get(name).map(String::as_str);
-        let refuse = |text: String| Err(PortError(text));
-        if let Some(queues) = option("queues").filter(|&queues| queues != "1") {
-            return refuse(format!("options:queues={queues}: only 1 is supported"));
-        }
-        let netns = option("netns");
-        if netns == Some("") {
-            return refuse("options:netns=: needs a name or a path".into());
-        }
-        let ifname = option("ifname").unwrap_or(&port.name);
-        if let Err(why) = check_name(ifname) {
-            return refuse(format!("options:ifname={ifname:?}: {why}"));
-        }
-        if let Some(mac) = port.mac.filter(|mac| mac.is_group() || mac.is_zero()) {
-            return refuse(format!("mac={mac}: not the address of one station"));
-        }
-        if !MTU.contains(&port.mtu) {
-            return refuse(format!("mtu_request={}: not in {}..{}", port.mtu, MTU.start(), MTU.end()));
-        }
-        Ok(Self { port: &port.name, ifname, netns: netns.map(netns::path), mac: port.mac, mtu: port.mtu })
-    }
-
-    /// What the keeper knows it by.
-    fn key(&self) -> String {
-        format!("tap:{}", self.port)
-    }
-
-    /// The alias that marks a device as this port's.
-    fn mark(&self) -> String {
-        format!("vswitch port {}", self.port)
-    }
-
-    fn error(&self, error: &io::Error) -> PortError {
-        let place = self.netns.as_ref().map(|path| format!(" in {}", path.display())).unwrap_or_default();
-        let why = match error.raw_os_error() {
-            Some(libc::EEXIST | libc::EBUSY) => "the name is taken".to_owned(),
-            Some(libc::EPERM | libc::EACCES) => format!("{error}: {} and CAP_NET_ADMIN are needed", tun::PATH),
-            _ => error.to_string(),
-        };
-        PortError(format!("options:ifname={}{place}: {why}", self.ifname))
-    }
-}
-
-/// May an interface have this name? The rule is the kernel's, and no pattern.
-fn check_name(name: &str) -> Result<(), String> {
-    match name {
-        "" | "." | ".." => Err("not a name for an interface".into()),
-        _ if name.len() > tun::NAME_MAX => Err(format!("longer than {} octets", tun::NAME_MAX)),
-        _ => match name.chars().find(|&c| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control()) {
-            Some(c) => Err(format!("{c:?} cannot be in the name of an interface")),
-            None => Ok(()),
-        },
-    }
-}
-
-/// Where a device shall live.
-struct Home {
-    /// Its namespace, when it is not the daemon's.
-    ns: Option<OwnedFd>,
-    identity: Identity,
-}
-
-impl Home {
-    fn find(wish: &Wish<'_>) -> Result<Self, PortError> {
-        let find = |path: &Path| -> io::Result<Self> {
-            let ns = netns::open(path)?;
-            Ok(Self { identity: netns::identity_of(&ns)?, ns: Some(ns) })
-        };
-        match &wish.netns {
-            Some(path) => find(path).map_err(|error| PortError(format!("options:netns={}: {error}", path.display()))),
-            None => netns::own_identity()
-                .map(|identity| Self { ns: None, identity })
-                .map_err(|error| PortError(format!("own network namespace: {error}"))),
-        }
-    }
-
-    /// Do `work` in the namespace.
-    fn visit<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        match &self.ns {
-            Some(ns) => netns::within(ns.as_fd(), work)?,
-            None => work(),
-        }
-    }
-}
-
-/// How we came by a device.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Inherited,
-    Reopened,
-    Made,
 }
 
 /// Come by the device, and open it as a port.
@@ -196,96 +89,6 @@ pub(super) fn open_tap(wish: &Wish<'_>, environment: &Environment<'_>) -> Result
     let tap = Arc::new(tap);
     let queue = Queue { tap: Arc::clone(&tap), spare: None, pool: environment.pool.clone(), lost: 0 };
     Ok(Opened { queues: vec![Box::new(queue)], device: tap })
-}
-
-fn obtain(wish: &Wish<'_>, home: &Home, keeper: &Keeper) -> Result<(OwnedFd, Origin), PortError> {
-    if let Some(fd) = inherit(wish, home, keeper) {
-        return Ok((fd, Origin::Inherited));
-    }
-    match reopen(wish, home).map_err(|error| wish.error(&error))? {
-        Some(fd) => Ok((fd, Origin::Reopened)),
-        None => make(wish, home).map(|fd| (fd, Origin::Made)),
-    }
-}
-
-/// The descriptor that the keeper has, if its device lives where the port shall be. Otherwise what it has is removed.
-fn inherit(wish: &Wish<'_>, home: &Home, keeper: &Keeper) -> Option<OwnedFd> {
-    let fd = keeper.inherit(&wish.key())?;
-    let alive = tun::name(&fd).is_ok();
-    if alive && tun::namespace(&fd).and_then(netns::identity_of).is_ok_and(|there| there == home.identity) {
-        return Some(fd);
-    }
-    let _ = tun::set_persistent(&fd, false);
-    keeper.release(&wish.key());
-    None
-}
-
-/// The device that a daemon left behind whose keeper is gone too, if there is one.
-fn reopen(wish: &Wish<'_>, home: &Home) -> io::Result<Option<OwnedFd>> {
-    home.visit(|| {
-        match Netlink::open()?.link(wish.ifname)? {
-            None => return Ok(None),
-            Some(Link { alias, .. }) if alias == wish.mark() => {}
-            Some(_) => return Err(io::Error::from_raw_os_error(libc::EEXIST)),
-        }
-        // The process that had it may be dying still.
-        for _ in 0..50 {
-            match tun::open(wish.ifname) {
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                result => return result.map(Some),
-            }
-        }
-        Err(io::Error::from_raw_os_error(libc::EBUSY))
-    })
-}
-
-/// Make the device here, and put it in its place with name, MTU and address in one request. Nothing is left on error.
-fn make(wish: &Wish<'_>, home: &Home) -> Result<OwnedFd, PortError> {
-    let fd = give_birth().map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            PortError(format!("{}: {error}: it must be writable, and CAP_NET_ADMIN is needed", tun::PATH))
-        }
-        _ => PortError(format!("{}: {error}", tun::PATH)),
-    })?;
-    let settle = || -> io::Result<()> {
-        let netlink = Netlink::open()?;
-        let settings = Settings {
-            name: Some(wish.ifname),
-            alias: Some(&wish.mark()),
-            mac: wish.mac,
-            mtu: Some(wish.mtu.into()),
-            namespace: home.ns.as_ref().map(AsFd::as_fd),
-            ..Settings::default()
-        };
-        netlink.set(netlink.index(&tun::name(&fd)?)?, &settings)
-    };
-    settle().map_err(|error| {
-        let _ = tun::set_persistent(&fd, false);
-        wish.error(&error)
-    })?;
-    Ok(fd)
-}
-
-/// A persistent device under a temporary name. `tun-tap` makes it; it cannot ask for the offload header, so the device
-/// is opened again by name.
-fn give_birth() -> io::Result<OwnedFd> {
-    let made = Iface::without_packet_info(BIRTH_NAME, Mode::Tap)?;
-    tun::set_persistent(tun::borrow(&made), true)?;
-    let name = made.name().to_owned();
-    drop(made);
-    tun::open(&name).inspect_err(|_| {
-        // It has no descriptor any more; its name is the only way to it.
-        let _ = Netlink::open().and_then(|netlink| netlink.delete(netlink.index(&name)?));
-    })
-}
-
-/// When the descriptor was opened inside a foreign namespace: where that was, to be watched.
-fn pinned(wish: &Wish<'_>, fd: &OwnedFd) -> Option<(PathBuf, Identity)> {
-    let birthplace = tun::birthplace(fd).and_then(netns::identity_of).ok()?;
-    let foreign = netns::own_identity().is_ok_and(|own| own != birthplace);
-    wish.netns.clone().filter(|_| foreign).map(|path| (path, birthplace))
 }
 
 struct Tap {
@@ -542,21 +345,6 @@ fn encode(work: Offload) -> [u8; HEADER] {
 mod tests {
     use super::*;
 
-    fn port(options: &[(&str, &str)]) -> api::Port {
-        api::Port {
-            id: api::PortId(1),
-            name: "web-0".into(),
-            bridge: api::BridgeId(1),
-            ofport: 1,
-            kind: "tap".into(),
-            options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-            vlan: api::Vlan::default(),
-            mac: None,
-            mtu: api::Port::MTU,
-            external_ids: Default::default(),
-        }
-    }
-
     #[test]
     fn a_header_is_written_as_it_was_read() {
         let header = [1, 0x81, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0];
@@ -564,43 +352,6 @@ mod tests {
         assert_eq!((work.flags, work.gso_type), (Offload::NEEDS_CSUM, Offload::GSO_TCPV4 | Offload::GSO_ECN));
         assert_eq!(encode(work), header);
         assert_eq!(encode(Offload::NONE), [0; HEADER]);
-    }
-
-    #[test]
-    fn options_that_cannot_be_are_refused_by_name() {
-        for (options, error) in [
-            (("queues", "4"), "options:queues=4: only 1 is supported"),
-            (("netns", ""), "options:netns=: needs a name or a path"),
-            (("ifname", "a234567890123456"), "options:ifname=\"a234567890123456\": longer than 15 octets"),
-            (("ifname", "a/b"), "options:ifname=\"a/b\": '/' cannot be in the name of an interface"),
-            (("ifname", "a b"), "options:ifname=\"a b\": ' ' cannot be in the name of an interface"),
-            (("ifname", "tap%d"), "options:ifname=\"tap%d\": '%' cannot be in the name of an interface"),
-            (("ifname", ".."), "options:ifname=\"..\": not a name for an interface"),
-            (("ifname", ""), "options:ifname=\"\": not a name for an interface"),
-        ] {
-            assert_eq!(Wish::read(&port(&[options])).err().unwrap().to_string(), error);
-        }
-        let bad_mac = api::Port { mac: Some(MacAddr([1, 0, 0, 0, 0, 0])), ..port(&[]) };
-        assert_eq!(Wish::read(&bad_mac).err().unwrap().0, "mac=01:00:00:00:00:00: not the address of one station");
-        let bad_mtu = api::Port { mtu: 60, ..port(&[]) };
-        assert_eq!(Wish::read(&bad_mtu).err().unwrap().0, "mtu_request=60: not in 68..65521");
-    }
-
-    #[test]
-    fn an_interface_is_called_as_the_port_unless_told_otherwise() {
-        let plain = port(&[("queues", "1")]);
-        assert_eq!(Wish::read(&plain).unwrap().ifname, "web-0");
-        let named = port(&[("ifname", "eth0"), ("netns", "blue")]);
-        let wish = Wish::read(&named).unwrap();
-        assert_eq!((wish.ifname, wish.netns.as_deref()), ("eth0", Some(Path::new("/run/netns/blue"))));
-    }
-
-    #[test]
-    fn a_namespace_that_is_not_there_is_named() {
-        let port = port(&[("netns", "not-there")]);
-        let environment = Environment { pool: &Pool::heap(64, 0), keeper: &Keeper::none() };
-        let error = open(&port, &environment).err().unwrap();
-        assert_eq!(error.0, "options:netns=/run/netns/not-there: No such file or directory (os error 2)");
     }
 
     #[test]

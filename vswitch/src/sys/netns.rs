@@ -71,8 +71,10 @@ pub fn identity_of(ns: impl AsFd) -> io::Result<Identity> {
 /// Do `work` on a fresh thread inside the namespace, and wait for it.
 ///
 /// # Errors
-/// When `ns` is no network namespace, or may not be entered (CAP_SYS_ADMIN is needed here and there); when the work
-/// panicked.
+/// When `ns` is no network namespace, or may not be entered (CAP_SYS_ADMIN is needed here and there).
+///
+/// # Panics
+/// When the work does.
 pub fn within<T: Send>(ns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let inside = move || {
@@ -80,7 +82,7 @@ pub fn within<T: Send>(ns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> i
             Ok(work())
         };
         let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside)?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the work inside the namespace panicked")))
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

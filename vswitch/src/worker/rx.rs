@@ -5,6 +5,7 @@
 //! then while others keep us busy.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ const NAP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Ticks that a queue earns by each turn it is given while others wait, and the most it may save up.
 const QUANTUM: i64 = 100_000;
 const SAVINGS: i64 = 4 * QUANTUM;
+/// Walks that a burst may make whatever its queue has spent: a storm loses what is beyond this, a lone newcomer nothing.
+const FLOOR: usize = 4;
 /// What a walk is reckoned to cost, ticks, when a share is turned into a number of walks.
 const WALK: i64 = 2_000;
 
@@ -46,7 +49,7 @@ impl Queue {
             return usize::MAX;
         }
         self.credit = (self.credit + QUANTUM).min(SAVINGS);
-        usize::try_from(self.credit / WALK).unwrap_or(0)
+        usize::try_from(self.credit / WALK).unwrap_or(0).max(FLOOR)
     }
 
     /// Its last burst cost this many ticks.
@@ -66,15 +69,13 @@ pub(super) struct Queues {
     until_look: u32,
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
-    events: Vec<epoll::Event>,
 }
 
 impl Queues {
     pub(super) fn new(wake: Arc<OwnedFd>) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &*wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        let (queues, ready, events) = (Vec::new(), VecDeque::new(), Vec::with_capacity(EVENTS));
-        Ok(Self { queues, ready, until_look: 0, epoll, wake, events })
+        Ok(Self { queues: Vec::new(), ready: VecDeque::new(), until_look: 0, epoll, wake })
     }
 
     /// Read this queue, too.
@@ -137,6 +138,8 @@ impl Queues {
     #[inline]
     pub(super) fn drained(&mut self, at: usize) {
         if let Some(Some(queue)) = self.queues.get_mut(at) {
+            // Whoever leaves nothing waiting owes nothing.
+            queue.credit = queue.credit.max(0);
             if queue.rx.polled() {
                 self.ready.push_back(at);
             } else {
@@ -169,11 +172,9 @@ impl Queues {
     }
 
     fn poll(&mut self, timeout: Option<&Timespec>) {
-        self.events.clear();
-        if epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout).is_err() {
-            return;
-        }
-        for event in &self.events {
+        let mut room = [MaybeUninit::uninit(); EVENTS];
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, timeout) else { return };
+        for event in events {
             let place = event.data.u64();
             if place == WAKE {
                 let mut count = [0; 8];

@@ -1,0 +1,114 @@
+//! A test host: a network namespace with addresses and sockets, as a pod would have.
+//!
+//! Its interface comes from outside: a port of the switch, or an end of a veth pair. A socket belongs to the namespace
+//! of the thread that opens it, wherever it is used afterwards, so sockets are opened on a thread inside and the traffic
+//! then runs on threads of the lab. Everything is bounded in time.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+use vswitch::sys::netlink::{Link, Netlink, Settings};
+use vswitch::sys::netns::Namespace;
+
+/// A network namespace and the name that the lab calls it by.
+#[derive(Debug)]
+pub struct Host {
+    name: &'static str,
+    namespace: Namespace,
+}
+
+impl Host {
+    /// A host without any interface.
+    ///
+    /// # Errors
+    /// When no namespace can be made.
+    pub fn new(name: &'static str) -> anyhow::Result<Self> {
+        let namespace = Namespace::new().with_context(|| format!("network namespace of host {name}"))?;
+        Ok(Self { name, namespace })
+    }
+
+    /// What the lab calls it.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where others find the namespace, as long as the host lives.
+    pub fn path(&self) -> &Path {
+        self.namespace.path()
+    }
+
+    /// Set an interface up and give it its addresses.
+    ///
+    /// # Errors
+    /// When it is not there, or the kernel refuses.
+    pub fn configure(&self, ifname: &str, addresses: [(IpAddr, u8); 2]) -> anyhow::Result<()> {
+        self.inside(|| {
+            let netlink = Netlink::open()?;
+            let index = netlink.index(ifname)?;
+            netlink.set(index, &Settings { up: Some(true), ..Settings::default() })?;
+            for (address, prefix) in addresses {
+                netlink.add_address(index, address, prefix)?;
+            }
+            Ok(())
+        })
+        .with_context(|| format!("host {}: configure {ifname}", self.name))
+    }
+
+    /// An interface of the host.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn interface(&self, ifname: &str) -> anyhow::Result<Link> {
+        let link = self.inside(|| Netlink::open()?.link(ifname))?;
+        link.with_context(|| format!("host {}: no interface {ifname}", self.name))
+    }
+
+    /// A UDP socket.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub fn udp(&self, at: SocketAddr) -> anyhow::Result<UdpSocket> {
+        self.inside(|| UdpSocket::bind(at)).with_context(|| format!("host {}: UDP socket {at}", self.name))
+    }
+
+    /// A listening TCP socket.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub fn listen(&self, at: SocketAddr) -> anyhow::Result<TcpListener> {
+        self.inside(|| TcpListener::bind(at)).with_context(|| format!("host {}: TCP listener {at}", self.name))
+    }
+
+    /// A TCP connection.
+    ///
+    /// # Errors
+    /// The network's answer, or its silence.
+    pub fn connect(&self, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        self.inside(|| TcpStream::connect_timeout(&to, limit))
+    }
+
+    /// A raw socket that sends and sees the ICMP (v6: ICMPv6) messages of the host.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn icmp(&self, v6: bool, limit: Duration) -> anyhow::Result<OwnedFd> {
+        self.inside(|| {
+            let (family, protocol) =
+                if v6 { (AddressFamily::INET6, ipproto::ICMPV6) } else { (AddressFamily::INET, ipproto::ICMP) };
+            let socket = socket(family, SocketType::RAW, Some(protocol))?;
+            set_socket_timeout(&socket, Timeout::Recv, Some(limit))?;
+            Ok(socket)
+        })
+        .with_context(|| format!("host {}: ICMP socket", self.name))
+    }
+
+    fn inside<T: Send>(&self, run: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        self.namespace.run(run)
+    }
+}
