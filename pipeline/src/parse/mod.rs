@@ -179,4 +179,4 @@ fn put<const N: usize>(key: &mut FlowKey, words: &[u64; N]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

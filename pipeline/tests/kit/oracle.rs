@@ -12,6 +12,7 @@
 //! | first fragment without its transport header | accepted | refused | RFC 1858, RFC 7112 |
 //! | UDP length 0 | the rest of the packet | `UdpLength` | jumbograms are not supported |
 //! | ICMP messages shorter than their type asks for | refused | accepted from 8 octets on | the receiver's business |
+//! | a later fragment in IPv6 | goes on reading headers | has none | what is there is payload |
 //! | AH in IPv4 | passed | the protocol | as in Open vSwitch |
 //! | IPv6 headers out of order, or one kind twice | stops looking | passed, up to eight | RFC 8200, 4.1: a node must attempt to |
 //! | whole-packet fragments (RFC 6946) | fragments of no effect | no fragments | the same |
@@ -108,6 +109,8 @@ fn accepted_for_a_reason(frame: &[u8], layers: &Layers) {
     let documented = match &error {
         // AH in IPv4, and whatever it takes to stand behind it.
         _ if (layers.kind, proto) == (Kind::Ipv4, [51]) => true,
+        // What it takes for headers behind the header of a later fragment.
+        _ if layers.kind == Kind::Ipv6 && layers.l4 == 0 => true,
         SliceError::Len(error) => matches!(
             error.layer,
             Layer::Igmp | Layer::Icmpv4 | Layer::Icmpv4Timestamp | Layer::Icmpv4TimestampReply | Layer::Icmpv6
