@@ -412,6 +412,9 @@ impl Control for Switch {
                 (Some(OpenPort { device: Some(device), .. }), Some(old), Some(new))
                     if !Self::needs_reopening(old, new) =>
                 {
+                    if (old.mac, old.mtu) == (new.mac, new.mtu) {
+                        continue;
+                    }
                     let done = device.configure(new).map_err(|PortError(why)| Refusal(format!("{}: {why}", new.name)));
                     if done.is_ok() {
                         configured.push((Arc::clone(device), old.clone()));
