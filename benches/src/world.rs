@@ -1,4 +1,4 @@
-//! The switch that is measured: one bridge, two [`port`](crate::port)s, and the workers of `vswitchd` itself, driven
+//! The switch that is measured: one bridge, two `port`s, and the workers of `vswitchd` itself, driven
 //! turn by turn by whoever measures.
 
 use std::sync::Arc;

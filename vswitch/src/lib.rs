@@ -32,6 +32,9 @@ pub mod worker;
 /// 1 when it could not start or go on, 2 for a command line that cannot be understood.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(feature) = sys::cpu::missing() {
+        return fail(&format!("this CPU has no {feature}, for which the program was built; see .cargo/config.toml"));
+    }
     let config = match Config::from_args(&args) {
         Ok(config) => config,
         Err(ConfigError::Usage(error)) => {

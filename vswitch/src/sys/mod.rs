@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod affinity;
+pub mod cpu;
 pub mod mmap;
 pub mod netlink;
 pub mod netns;
