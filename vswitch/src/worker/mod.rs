@@ -201,7 +201,7 @@ impl Worker {
     pub fn turn_measured(&mut self, mut lap: impl FnMut(Lap)) -> usize {
         let start = self.last;
         self.clock.advance(start);
-        self.queues.look();
+        self.queues.look(start);
         let mut frames = 0;
         let (sharers, mut busy) = (self.busy, 0);
         for _ in 0..self.queues.ready() {

@@ -1,8 +1,8 @@
 //! The queues that a worker reads: which are ready, in whose turn, and what each has used of its share.
 //!
 //! Queues in memory are looked at in every turn. Queues of the kernel are looked at when their descriptor is readable:
-//! asking a hundred idle TAPs one by one would cost 60,000 ticks a turn, asking `epoll` costs 400, and only now and
-//! then while others keep us busy.
+//! asking a hundred idle TAPs one by one would cost 60,000 ticks a turn, asking `epoll` costs 400, and only
+//! every few microseconds while others keep us busy.
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -14,8 +14,9 @@ use rustix::event::{Timespec, epoll};
 
 use crate::ports::RxQueue;
 
-/// Turns between two looks at the descriptors while queues are busy.
-const LOOK_EVERY: u32 = 8;
+/// Ticks between two looks at the descriptors while queues are busy: about 4 µs, so that acknowledgements do not wait
+/// for many super-frames of the other direction.
+const LOOK_EVERY: u64 = 10_000;
 /// Descriptors that one look returns at most.
 const EVENTS: usize = 64;
 /// Key of the descriptor by which the control thread wakes us.
@@ -67,8 +68,10 @@ pub(super) struct Queues {
     queues: Vec<Option<Queue>>,
     /// Places of queues that may have frames, in turn.
     ready: VecDeque<usize>,
-    /// Turns until the next look.
-    until_look: u32,
+    /// When the descriptors were last looked at, ticks.
+    looked: u64,
+    /// Queues that are not looked at in every turn.
+    by_descriptor: usize,
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
 }
@@ -77,7 +80,7 @@ impl Queues {
     pub(super) fn new(wake: Arc<OwnedFd>) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &*wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        Ok(Self { queues: Vec::new(), ready: VecDeque::new(), until_look: 0, epoll, wake })
+        Ok(Self { queues: Vec::new(), ready: VecDeque::new(), looked: 0, by_descriptor: 0, epoll, wake })
     }
 
     /// Read this queue, too.
@@ -90,6 +93,7 @@ impl Queues {
             // A descriptor that cannot be watched is looked at once and then not again; the kernel refuses none of ours.
             let _ = epoll::add(&self.epoll, fd, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN);
         }
+        self.by_descriptor += usize::from(!rx.polled());
         if let Some(slot) = self.queues.get_mut(place) {
             *slot = Some(Queue { port, rx, listed: true, credit: 0 });
         }
@@ -107,6 +111,7 @@ impl Queues {
                     let _ = epoll::delete(&self.epoll, fd);
                 }
                 self.ready.retain(|&at| at != place);
+                self.by_descriptor -= usize::from(!queue.rx.polled());
                 removed.push(queue.rx);
             }
         }
@@ -150,14 +155,13 @@ impl Queues {
         }
     }
 
-    /// Find out which kernel queues have frames, if it is time to.
+    /// Find out which kernel queues have frames, if it is time to: at once when nothing else is to be done.
     #[inline]
-    pub(super) fn look(&mut self) {
-        if self.until_look == 0 {
+    pub(super) fn look(&mut self, now: u64) {
+        let due = now.wrapping_sub(self.looked) > LOOK_EVERY || self.ready.is_empty();
+        if due && self.by_descriptor != 0 {
             self.poll(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-            self.until_look = if self.ready.is_empty() { 0 } else { LOOK_EVERY };
-        } else {
-            self.until_look -= 1;
+            self.looked = now;
         }
     }
 
@@ -170,7 +174,6 @@ impl Queues {
     /// Sleep until a descriptor is readable, a second at most.
     pub(super) fn wait(&mut self) {
         self.poll(Some(&NAP));
-        self.until_look = 0;
     }
 
     fn poll(&mut self, timeout: Option<&Timespec>) {
