@@ -5,6 +5,7 @@
 //! This is the only crate that knows both `control` and `pipeline`.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -23,6 +24,7 @@ pub mod keeper;
 pub mod pool;
 pub mod ports;
 pub mod publish;
+mod stats;
 pub mod switch;
 mod sync;
 pub mod sys;
@@ -43,7 +45,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
         Err(ConfigError::Invalid(why)) => return fail(&why),
     };
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let colours = std::io::stderr().is_terminal();
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
     let _ = tracing_subscriber::registry().with(format).with(config.log.clone()).try_init();
     let result = if std::env::var_os(keeper::ENVIRONMENT).is_some() {
         data_plane(&config)

@@ -11,7 +11,7 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::state::{Captured, Coverage, DropState, PortState, PortStats, StationState, WorkerState};
+use api::state::{Captured, Coverage, DropState, PortState, StationState, WorkerState};
 use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Station, StationKey, Transaction};
 use control::{Refusal, Switch as Control};
 use pipeline::counters::Counters;
@@ -28,6 +28,7 @@ use crate::keeper::Keeper;
 use crate::pool;
 use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, RxQueue};
 use crate::publish::{Publisher, Reader, channel};
+use crate::stats::Totals;
 use crate::sys::affinity;
 use crate::worker::{Handle, Snapshot, Worker, clock};
 
@@ -85,55 +86,6 @@ struct OpenPort {
     worker: Option<usize>,
     /// What the counters of its number stood at when it was made.
     baseline: Totals,
-}
-
-/// Counters of a port, summed over the workers.
-#[derive(Clone, Default)]
-struct Totals {
-    stats: PortStats,
-    drops: Vec<u64>,
-}
-
-impl Totals {
-    fn of(port: PortId, workers: &[Handle]) -> Self {
-        let mut totals = Self { stats: PortStats::default(), drops: vec![0; DropReason::COUNT] };
-        for counts in workers.iter().map(|worker| worker.counters.port(port)) {
-            let stats = &mut totals.stats;
-            stats.rx_packets += counts.rx_packets.get();
-            stats.rx_bytes += counts.rx_bytes.get();
-            stats.rx_errors += counts.rx_errors.get();
-            stats.tx_packets += counts.tx_packets.get();
-            stats.tx_bytes += counts.tx_bytes.get();
-            stats.tx_dropped += counts.tx_dropped.get();
-            stats.tx_errors += counts.tx_errors.get();
-            for (total, (reason, ..)) in totals.drops.iter_mut().zip(DropReason::ALL) {
-                *total += counts.drops.of(reason).map_or(0, pipeline::counters::Count::get);
-            }
-        }
-        totals
-    }
-
-    /// What was counted since `baseline`.
-    fn since(mut self, baseline: &Self) -> Self {
-        let base = &baseline.stats;
-        let stats = &mut self.stats;
-        for (now, then) in [
-            (&mut stats.rx_packets, base.rx_packets),
-            (&mut stats.rx_bytes, base.rx_bytes),
-            (&mut stats.rx_errors, base.rx_errors),
-            (&mut stats.tx_packets, base.tx_packets),
-            (&mut stats.tx_bytes, base.tx_bytes),
-            (&mut stats.tx_dropped, base.tx_dropped),
-            (&mut stats.tx_errors, base.tx_errors),
-        ] {
-            *now = now.saturating_sub(then);
-        }
-        for (now, then) in self.drops.iter_mut().zip(&baseline.drops) {
-            *now = now.saturating_sub(*then);
-        }
-        stats.rx_dropped = self.drops.iter().sum();
-        self
-    }
 }
 
 /// A port that was opened for a transaction that is not in force yet.
