@@ -167,6 +167,8 @@ impl Pipeline {
             self.flush(turn);
             self.epoch = moment.epoch;
         }
+        // The last burst was sent.
+        self.resolver.lists.settle();
         let Some(ingress) = turn.program.ingress(burst.in_port) else {
             let lanes = burst.len();
             burst
@@ -215,7 +217,7 @@ impl Pipeline {
         }
     }
 
-    /// The ways out of a `Multi` verdict of the last burst.
+    /// The ways out of a `Multi` verdict of the last burst, until the next one or a sweep.
     pub fn copies(&self, list: u32) -> &[Copy] {
         self.resolver.lists.get(list)
     }
@@ -240,6 +242,7 @@ impl Pipeline {
         sweep(&mut self.v6, resolver, elapsed, turn);
         sweep(&mut self.wide, resolver, elapsed, turn);
         resolver.accounts.settle(turn.live, turn.now);
+        resolver.lists.settle();
         let entries = self.entries() as u64;
         turn.counters.entries.store(entries, std::sync::atomic::Ordering::Relaxed);
     }
