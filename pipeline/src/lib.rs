@@ -237,6 +237,7 @@ impl Pipeline {
         }
         self.swept = now;
         let elapsed = elapsed.min(SWEEP_MAX);
+        let turn = &self.as_of_the_caches(turn);
         let resolver = &mut self.resolver;
         sweep(&mut self.v4, resolver, elapsed, turn);
         sweep(&mut self.v6, resolver, elapsed, turn);
@@ -247,8 +248,14 @@ impl Pipeline {
         turn.counters.entries.store(entries, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// The turn in the epoch that the entries are of: their generations say nothing in another one.
+    fn as_of_the_caches<'a>(&self, turn: &Turn<'a>) -> Turn<'a> {
+        Turn { moment: Moment { epoch: self.epoch, ..turn.moment }, ..*turn }
+    }
+
     /// Forget everything.
     fn flush(&mut self, turn: &Turn<'_>) {
+        let turn = &self.as_of_the_caches(turn);
         let Resolver { lists, accounts, .. } = &mut self.resolver;
         self.v4.flush(&mut |hot, cold| retire(lists, accounts, hot, cold, turn));
         self.v6.flush(&mut |hot, cold| retire(lists, accounts, hot, cold, turn));

@@ -453,7 +453,7 @@ mod tests {
         let mut asked = Asked::new(&live.cells);
         assert!(live.stations.find(BRIDGE, address(2), &mut asked).is_none());
         hear(&live, 2, 7, at(0));
-        assert!(!live.cells.unchanged_since(&asked.deps().cells(), before.generation));
+        assert!(!live.cells.unchanged_since(&asked.deps().cells(), before));
     }
 
     #[test]
@@ -461,7 +461,7 @@ mod tests {
         for change in 0..3 {
             let live = live(100);
             hear(&live, 1, 7, at(0));
-            let made = live.cells.now().generation;
+            let made = live.cells.now();
             let mut asked = Asked::new(&live.cells);
             assert!(live.stations.find(BRIDGE, address(1), &mut asked).is_some());
             match change {

@@ -59,7 +59,7 @@ pub(crate) fn ask<const N: usize>(
     }
     let mut revalidated = false;
     if hot.generation != moment.generation {
-        let made = hot.generation;
+        let made = Moment { generation: hot.generation, ..moment };
         if !cache.cold(entry).is_some_and(|cold| cells.unchanged_since(&cold.cells, made)) {
             return Answer::Stale;
         }

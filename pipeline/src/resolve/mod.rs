@@ -223,7 +223,8 @@ pub(crate) fn retire<const N: usize>(
 
 /// The facts that an entry rests on were used, if it still rests on them.
 pub(crate) fn account<const N: usize>(accounts: &mut Accounts, hot: &Hot<N>, cold: &Cold, turn: &Turn<'_>) {
-    if cold.trail == 0 || !turn.live.cells.unchanged_since(&cold.cells, hot.generation) {
+    let made = Moment { generation: hot.generation, ..turn.moment };
+    if cold.trail == 0 || !turn.live.cells.unchanged_since(&cold.cells, made) {
         return;
     }
     if let Some(ingress) = turn.program.ingress(FlowKey::in_port_of(&hot.key)) {
