@@ -18,4 +18,4 @@ mod oracle;
 mod path;
 // mod same;
 // mod stages;
-// mod sweep;
+mod sweep;
