@@ -6,19 +6,17 @@ mod kit;
 use std::hint::black_box;
 
 use benches::frames::{Frames, Size};
-use benches::world::{PORTS, Shared};
+use benches::world::{PORTS, bridge_mask};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kit::CpuTime;
 use pipeline::burst::{Burst, LANES};
-use pipeline::key::KeyMask;
 use pipeline::parse::{Kernel, KeyHasher, parse_with};
 use pipeline::raw::Pool;
 
 fn parse(criterion: &mut Criterion<CpuTime>) {
     let pool = Pool::heap(LANES, 0);
     let mut stash = pool.stash();
-    let shared = Shared::new(16, 1).expect("memory for a bridge");
-    let mask = shared.program.ingress(PORTS[0]).map_or(KeyMask::EMPTY, |ingress| ingress.mask);
+    let mask = bridge_mask();
     let [frames, _] = Frames::pairs(LANES, Size::Fixed(64)).expect("frames");
     let mut burst = Burst::new();
     burst.reset(PORTS[0]);

@@ -5,26 +5,25 @@ mod kit;
 use std::sync::Arc;
 
 use benches::frames::{Frames, Size};
-use benches::machine::Machine;
 use benches::measure::{Laps, Step};
-use benches::world::{BRIDGE, PORTS, Shared, World};
+use benches::world::{BRIDGE, PORTS, World};
+use control::Switch as _;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kit::CpuTime;
 use pipeline::burst::LANES;
 
-/// Every frame is of a known flow.
+/// Every frame is of a known flow. A turn is a burst from each port.
 fn hit(criterion: &mut Criterion<CpuTime>) {
-    let machine = Machine::measure();
     let mut group = criterion.benchmark_group("bridge/hit");
-    group.throughput(Throughput::Elements(LANES as u64));
+    group.throughput(Throughput::Elements(2 * LANES as u64));
     for pairs in [1, 10_000, 100_000] {
-        let [left, right] = Frames::pairs(pairs, Size::Fixed(64)).expect("frames").map(Arc::new);
-        let bursts = 4 * (left.len() + right.len()) / LANES;
-        let shared = Arc::new(Shared::new(2 * pairs + 1000, 1).expect("memory for a bridge"));
-        let mut world = World::new(shared, vec![(PORTS[0], left), (PORTS[1], right)], &machine);
-        (0..bursts).for_each(|_| _ = world.step(&mut Laps::default()));
+        let frames = Frames::pairs(pairs, Size::Fixed(64)).expect("frames").map(Arc::new);
+        let each = 2 * frames[0].len();
+        let mut world = World::new(frames, 2 * pairs + 1000, 1).expect("a switch");
+        world.warm_up(each);
+        let worker = &mut world.workers[0];
         group.bench_function(BenchmarkId::from_parameter(pairs), |bench| {
-            bench.iter(|| world.step(&mut Laps::default()));
+            bench.iter(|| worker.step(&mut Laps::default()));
         });
     }
     group.finish();
@@ -32,20 +31,20 @@ fn hit(criterion: &mut Criterion<CpuTime>) {
 
 /// Every frame is the first of its station: decided, learned, cached. Forgetting them all, once in 40 bursts, counts.
 fn miss(criterion: &mut Criterion<CpuTime>) {
-    let machine = Machine::measure();
-    let frames = Arc::new(Frames::sources(40 * LANES).expect("frames"));
-    let shared = Arc::new(Shared::new(100_000, 2).expect("memory for a bridge"));
-    let anybody = Arc::new(Frames::anybody().expect("a frame"));
-    World::new(Arc::clone(&shared), vec![(PORTS[1], anybody)], &machine).step(&mut Laps::default());
-    let mut world = World::new(Arc::clone(&shared), vec![(PORTS[0], frames)], &machine);
+    const BURSTS: usize = 40;
+    let frames = Arc::new(Frames::sources(BURSTS * LANES).expect("frames"));
+    let mut world = World::new([frames, Arc::new(Frames::default())], 100_000, 1).expect("a switch");
+    world.place(Frames::ANYBODY, PORTS[1]).expect("a static station");
+    let mut burst = 0;
     let mut group = criterion.benchmark_group("bridge/miss");
     group.throughput(Throughput::Elements(LANES as u64));
     group.bench_function("learn", |bench| {
         bench.iter(|| {
-            if world.at_start() {
-                shared.live.stations.flush(BRIDGE, Some(PORTS[0]), &shared.live.cells);
+            if burst % BURSTS == 0 {
+                world.switch.flush_stations(Some(BRIDGE));
             }
-            world.step(&mut Laps::default())
+            burst += 1;
+            world.workers[0].step(&mut Laps::default())
         });
     });
     group.finish();

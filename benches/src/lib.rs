@@ -5,6 +5,7 @@
 
 pub mod compare;
 pub mod frames;
+pub mod fuzz;
 pub mod hosts;
 pub mod machine;
 pub mod measure;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use pipeline::raw::ticks;
 use serde::{Deserialize, Serialize};
-use vswitch::sys::ticks::ticks;
 
 /// The machine, as it was when the run began.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
-use vswitch::sys::ticks::ticks;
+use pipeline::raw::ticks;
 
 use crate::machine::Machine;
 use crate::report::Outcome;

@@ -35,11 +35,6 @@ impl Generator {
     pub fn new(frames: Arc<Frames>) -> Self {
         Self { frames, next: 0 }
     }
-
-    /// The next frame is the first one.
-    pub fn at_start(&self) -> bool {
-        self.next == 0
-    }
 }
 
 impl RxQueue for Generator {
@@ -103,10 +98,11 @@ impl Device for Sink {
     fn remove(&self) {}
 }
 
-/// An open port that sends `frames`, and its counting side.
+/// An open port that sends `frames`, and its counting side. Without frames it has no queue, so that no worker waits on it.
 pub fn open(frames: Arc<Frames>) -> (Opened, Arc<Sink>) {
     let sink = Arc::new(Sink::default());
-    (Opened { queues: vec![Box::new(Generator::new(frames))], device: Arc::clone(&sink) as Arc<dyn Device> }, sink)
+    let queue = (!frames.is_empty()).then(|| Box::new(Generator::new(frames)) as Box<dyn RxQueue>);
+    (Opened { queues: queue.into_iter().collect(), device: Arc::clone(&sink) as Arc<dyn Device> }, sink)
 }
 
 /// Generator and sink with nothing in between.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::state::{Captured, Coverage, DropState, PortState, PortStats, StationState, WorkerState};
 use api::station::{Station, StationKey};
@@ -26,8 +27,8 @@ pub struct FakeSwitch {
     pub stations: BTreeMap<StationKey, Station>,
     /// Stations that it shall have heard.
     pub learned: Vec<StationState>,
-    /// Where `options:netns=` leads: ports with another one are refused.
-    pub namespaces: Vec<String>,
+    /// Where `options:netns=` leads: ports with another one are refused. Shared, so that a test can let one appear.
+    pub namespaces: Arc<Mutex<Vec<String>>>,
     /// Refuse every transaction.
     pub refuse: bool,
     /// Transactions carried out.
@@ -65,6 +66,7 @@ impl FakeSwitch {
             Change::Port(delta) => step(&mut self.ports, |port| port.id, delta, "port")?,
             Change::Station(delta) => step(&mut self.stations, |station| station.key, delta, "station")?,
         }
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         for port in self.ports.values() {
             let name = &port.name;
             if !self.bridges.contains_key(&port.bridge) {
@@ -76,7 +78,7 @@ impl FakeSwitch {
             if let Some(option) = port.options.keys().find(|option| *option != "netns") {
                 return Err(Refusal(format!("{name}: options:{option}: no such option of {}", port.kind)));
             }
-            if let Some(netns) = port.options.get("netns").filter(|netns| !self.namespaces.contains(netns)) {
+            if let Some(netns) = port.options.get("netns").filter(|netns| !namespaces.contains(netns)) {
                 return Err(Refusal(format!("{name}: options:netns={netns}: no such network namespace")));
             }
         }

@@ -1,8 +1,8 @@
 //! The control socket: one thread, many clients, requests in the order in which they come.
 //!
 //! No client can hold up another. Nothing is ever waited for: a client that sends half a request costs its buffer (at
-//! most [`rpc::REQUEST_LIMIT`]), one that does not read its answers is not read from, and is closed when it takes nothing for
-//! [`SLOW`]. Turns are bounded too: after [`TURN`] requests the next client has its turn.
+//! most [`rpc::REQUEST_LIMIT`]), one that does not read its answers is not read from, and is closed when it takes
+//! nothing for [`SLOW`]. Turns are bounded too: after [`TURN`] requests the next client has its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -397,4 +397,36 @@ fn listen(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
         chmod(path, Mode::from_raw_mode(0o660))?;
     }
     Ok(UnixListener::from_std(std::os::unix::net::UnixListener::from(socket)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeSwitch;
+
+    #[test]
+    fn a_client_that_reads_no_answer_is_closed_in_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            socket: directory.path().join("ctl.sock"),
+            socket_group: None,
+            state_dir: directory.path().join("state"),
+            version: String::new(),
+        };
+        let mut control = Control::open(&options, &mut FakeSwitch::default()).unwrap();
+        let _client = Probe::connect(&options.socket).unwrap();
+        let _silent = Probe::connect(&options.socket).unwrap();
+        control.accept(&mut BTreeSet::new());
+        let long_ago = Instant::now().checked_sub(SLOW * 2).unwrap();
+        let (first, second) = (Token(FIRST_CLIENT), Token(FIRST_CLIENT + 1));
+        let reader = control.clients.get_mut(&first).unwrap();
+        reader.out = vec![b' '; 16 << 20];
+        assert!(!reader.flush().unwrap(), "the kernel does not take 16 MiB");
+        control.close_slow();
+        assert_eq!(control.clients.len(), 2, "it still has time");
+        control.clients.values_mut().for_each(|client| client.last = long_ago);
+        control.close_slow();
+        assert!(!control.clients.contains_key(&first));
+        assert!(control.clients.contains_key(&second), "who has nothing to read may be silent");
+    }
 }

@@ -128,6 +128,12 @@ fn every_verb_says_the_same_in_words_and_in_data() {
         ("--columns=name find Interface type!=internal mtu=9000", "name                : p2\n"),
         ("--columns=name find Interface link_state=up options:netns!=x", ""),
         ("clear Port p2 trunks external_ids", ""),
+        ("set Port p2 trunks=1,2,3 external_ids:a=b external_ids:c=d -- remove Port p2 trunks 2 9", ""),
+        ("remove Port p2 external_ids a c=x", ""),
+        ("get Port p2 trunks external_ids", "[1, 3]\n{c=d}\n"),
+        ("remove Port p2 trunks 1,3 -- remove Port p2 external_ids c=d", ""),
+        ("remove Interface p2 mtu_request 1 -- get Interface p2 mtu_request", "9000\n"),
+        ("clear Bridge br0 other_config:mac-aging-time -- get Bridge br0 other_config", "{}\n"),
         ("get Port p2 trunks external_ids vlan_mode", "[]\n{}\ntrunk\n"),
         ("fdb/add br0 p1 10 02:00:00:00:00:01", ""),
         ("fdb/show br0", " port  VLAN  MAC                Age\n    1    10  02:00:00:00:00:01  static\n"),
@@ -204,7 +210,7 @@ fn bad_input_is_refused_in_one_line_and_changes_nothing() {
         ("add-port br0 br1", "add-port: br1: cannot create a port named br1 because a bridge named br1 already exists"),
         (
             "add-port br0 lo",
-            "add-port: lo: is an existing interface; to attach it, type: add-port br0 lo -- set Interface lo type=afxdp",
+            "add-port: lo: is an existing interface; to attach it, type: vsctl add-port br0 lo -- set Interface lo type=afxdp",
         ),
         (
             "add-port br0 p2 tag=5000",
@@ -255,6 +261,9 @@ fn bad_input_is_refused_in_one_line_and_changes_nothing() {
             "set: p1: vlan_mode=dot1q-tunnel: not one of the allowed values (access, native-tagged, native-untagged, trunk)",
         ),
         ("set Port p1 trunks=1", "set: p1: tag and trunks together need vlan_mode=native-tagged or native-untagged"),
+        ("remove Interface p1 type tap", "remove: p1: nothing can be removed from column type"),
+        ("remove Interface p1 ofport 1", "remove: p1: cannot modify read-only column ofport in table Interface"),
+        ("clear Interface p1 type:x", "clear: p1: cannot specify key for non-map column type"),
         ("find Port colour=red", "find: Port does not contain a column whose name matches \"colour\""),
         ("fdb/show nosuch", "fdb/show: nosuch: no bridge named nosuch"),
         ("fdb/add br0 q1 1 02:00:00:00:00:01", "fdb/add: br0: couldn't find port `q1'"),
@@ -319,11 +328,25 @@ fn configuration_is_there_again_after_a_restart() {
 #[test]
 fn a_port_that_cannot_be_opened_again_is_shown_and_tried_again() {
     let directory = tempfile::tempdir().unwrap();
-    let with_pod = || FakeSwitch { namespaces: vec!["pod1".to_owned()], ..FakeSwitch::default() };
-    let daemon = Daemon::start_with(directory.path(), with_pod());
+    let switch = FakeSwitch::default();
+    switch.namespaces.lock().unwrap().push("pod1".to_owned());
+    let daemon = Daemon::start_with(directory.path(), switch);
     daemon.ask("add-br br0 -- add-port br0 p1 -- set Interface p1 options:netns=pod1 -- add-port br0 p2").unwrap();
     daemon.ask("fdb/add br0 p1 0 02:00:00:00:00:01").unwrap();
     daemon.stop();
+
+    // The namespace is gone, and appears again by itself.
+    let switch = FakeSwitch::default();
+    let namespaces = switch.namespaces.clone();
+    let daemon = Daemon::start_with(directory.path(), switch);
+    assert!(daemon.ask("get Interface p1 error").unwrap().contains("no such network namespace"));
+    namespaces.lock().unwrap().push("pod1".to_owned());
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while daemon.ask("get Interface p1 error").unwrap() != "[]\n" {
+        assert!(std::time::Instant::now() < deadline, "it is not tried again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(daemon.stop().stations.len(), 1);
 
     let daemon = Daemon::start(directory.path());
     let error = "p1: options:netns=pod1: no such network namespace";
@@ -352,7 +375,7 @@ fn a_full_disk_refuses_the_command_and_names_the_file() {
     let daemon = Daemon::start(directory.path());
     daemon.ask("add-br br0").unwrap();
     let before = daemon.state();
-    // A directory stands where the new state would be written: it cannot be, for root neither.
+    // A directory stands where the new state would be written: it cannot be, not even by root.
     let blocked = directory.path().join("state/state.json.new");
     fs::create_dir(&blocked).unwrap();
     let why = daemon.ask("add-br br1").unwrap_err();
@@ -371,8 +394,8 @@ fn a_full_disk_refuses_the_command_and_names_the_file() {
 }
 
 #[test]
-fn a_really_full_disk_is_told_from_a_small_one() {
-    // RLIMIT_FSIZE in a process of its own would need a second binary; /dev/full is the system's own full disk.
+fn no_space_left_is_said_as_it_is() {
+    // The system's own full disk.
     let directory = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(directory.path());
     let temporary = directory.path().join("state/state.json.new");

@@ -19,6 +19,9 @@ const READY: Duration = Duration::from_secs(10);
 /// A client has to end within this time.
 const CLIENT: Duration = Duration::from_secs(10);
 
+/// So many hits are decided again, to find out whether the cache says what a fresh decision says.
+const SHADOW: &str = "1/100";
+
 /// Environment variable that tells our processes the pid of their lab.
 const LAB_PID: &str = "VSWITCH_LAB_PID";
 
@@ -69,6 +72,7 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.log()).context("log of the daemon")?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("vswitchd").arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.dir.join("state"));
+        command.arg("--shadow").arg(SHADOW);
         if let Some(workers) = self.workers {
             command.arg("--workers").arg(workers.to_string());
         }
@@ -99,6 +103,17 @@ impl Daemon {
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         ensure!(output.status.success(), "vsctl {words}: {}: {}", output.status, said(&output.stderr));
         Ok(said(&output.stdout))
+    }
+
+    /// No cached decision of this data plane differed from a fresh one.
+    ///
+    /// # Errors
+    /// When one did, with all counters of events.
+    pub fn check_cache(&self) -> anyhow::Result<()> {
+        let coverage = self.vsctl("coverage/show")?;
+        // Counters that are zero are not shown.
+        ensure!(!coverage.contains("cache_divergence"), "a cached decision differed from a fresh one:\n{coverage}");
+        Ok(())
     }
 
     /// kill -9 of the data plane; returns when its keeper has started another that answers.

@@ -25,7 +25,6 @@ pub mod resolve;
 pub mod rewrite;
 
 pub mod burst;
-
 pub mod checksum;
 pub mod counters;
 pub mod drop;
@@ -33,7 +32,6 @@ pub mod key;
 pub mod live;
 pub mod offload;
 pub mod raw;
-
 pub mod segment;
 pub mod tables;
 

@@ -220,13 +220,9 @@ fn pour(rest: &mut [&[u8]; 2], mut into: &mut [u8]) {
 }
 
 #[cfg(test)]
-#[path = "../tests/kit/frames.rs"]
-mod frames;
-
-#[cfg(test)]
 mod tests {
-    use super::frames::*;
     use super::*;
+    use crate::parse::tests::frames::*;
     use crate::raw::Pool;
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
     use proptest::prelude::*;

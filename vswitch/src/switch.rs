@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use api::state::{Captured, Coverage, DropState, PortState, PortStats, StationState, WorkerState};
 use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Station, StationKey, Transaction};
@@ -30,6 +31,8 @@ use crate::publish::{Publisher, Reader, channel};
 use crate::sys::affinity;
 use crate::worker::{Handle, Snapshot, Worker, clock};
 
+/// How long a removed device may be referred to by a burst that has begun.
+const LET_GO: Duration = Duration::from_secs(1);
 /// Captures at a time.
 const CAPTURES: usize = 16;
 
@@ -286,6 +289,20 @@ impl Switch {
         self.live.stations.flush(bridge, Some(id), &self.live.cells);
     }
 
+    /// Wait until nobody refers to a device that was removed: its interface is there until then. Workers that sleep
+    /// have to be woken for it.
+    fn let_go(&mut self, device: Arc<dyn Device>) {
+        self.workers.iter().for_each(Handle::wake);
+        let start = std::time::Instant::now();
+        while start.elapsed() < LET_GO {
+            self.publisher.free();
+            if Arc::strong_count(&device) == 1 {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
     /// Whether the device must be made anew for the port to be as it shall be.
     fn needs_reopening(old: &Port, new: &Port) -> bool {
         (&old.kind, &old.options, &old.name) != (&new.kind, &new.options, &new.name)
@@ -422,6 +439,7 @@ impl Control for Switch {
             self.live.stations.flush(port.spec.bridge, Some(port.spec.id), &self.live.cells);
             if let Some(device) = port.device {
                 device.remove();
+                self.let_go(device);
             }
         }
         for change in &transaction.changes {

@@ -18,7 +18,7 @@ use pipeline::raw::{Frame, Pool, Stash};
 use rustix::process::{Pid, Signal, kill_process};
 use vswitch::keeper::{Keeper, run_as_keeper};
 use vswitch::pool::frame_pool;
-use vswitch::ports::{Environment, Opened, PortError, Rx, Status, Tx, TxBatch, internal, tap};
+use vswitch::ports::{Environment, Offered, Opened, PortError, Rx, Status, Tx, TxBatch, internal, tap};
 use vswitch::sys::netlink::{Link, Netlink, Settings};
 use vswitch::sys::netns::{self, Namespace};
 use vswitch::sys::signal::{STOP, Signals};
@@ -56,7 +56,7 @@ fn port(name: &str, options: &[(&str, &str)]) -> api::Port {
 }
 
 fn open(port: &api::Port, pool: &Pool) -> Result<Opened, PortError> {
-    (tap::PORT.open)(port, &Environment { pool, keeper: &Keeper::none() })
+    (tap::PORT.open)(port, &Environment { pool, keeper: &Keeper::none(), offered: &Offered::default() })
 }
 
 /// A port called `name` whose interface `eth0` is in `pod`.
@@ -362,7 +362,7 @@ fn an_internal_port_is_here_and_down() {
     let Some(hosts) = hosts("an_internal_port_is_here_and_down") else { return };
     let pool = frame_pool(1024, 4).unwrap();
     hosts.daemon.run(|| {
-        let environment = Environment { pool: &pool, keeper: &Keeper::none() };
+        let environment = Environment { pool: &pool, keeper: &Keeper::none(), offered: &Offered::default() };
         let opened = (internal::PORT.open)(&port("br0", &[]), &environment).unwrap();
         let there = link(&hosts.daemon, "br0").unwrap();
         assert!(!there.up);
@@ -393,7 +393,7 @@ fn role_data_plane() {
     let keeper = Keeper::from_environment().unwrap();
     let pool = frame_pool(1024, 4).unwrap();
     let netns = std::fs::read_to_string(Path::new(&run_dir).join("netns")).unwrap();
-    let environment = Environment { pool: &pool, keeper: &keeper };
+    let environment = Environment { pool: &pool, keeper: &keeper, offered: &Offered::default() };
     let opened = (tap::PORT.open)(&port("web-0", &[("netns", &netns), ("ifname", "eth0")]), &environment).unwrap();
     keeper.ready().unwrap();
     println!("data plane {}", std::process::id());

@@ -12,6 +12,7 @@ use benches::scenarios::{Params, SCENARIOS, ScenarioDef};
 use benches::{compare, plot};
 use clap::Parser;
 use vswitch::sys::affinity::parse_list;
+use vswitch::sys::netns::Namespace;
 
 /// Stand-alone throughput benchmark of the switch.
 #[derive(Debug, Parser)]
@@ -92,7 +93,13 @@ fn list() -> String {
 /// The scenarios of these names, in the order of the names.
 fn chosen(names: &[&str]) -> Result<Vec<&'static ScenarioDef>> {
     if names == ["all"] {
-        return Ok(SCENARIOS.to_vec());
+        let allowed = Namespace::new().is_ok();
+        let (run, left_out): (Vec<_>, Vec<_>) =
+            SCENARIOS.iter().copied().partition(|def: &&ScenarioDef| allowed || !def.privileged);
+        for def in left_out {
+            eprintln!("{}: left out: network namespaces cannot be made here (it wants root)", def.name);
+        }
+        return Ok(run);
     }
     let find = |name: &&str| match SCENARIOS.iter().find(|def| def.name == *name) {
         Some(def) => Ok(*def),
@@ -170,7 +177,7 @@ mod tests {
     #[test]
     fn a_scenario_that_is_not_there_is_named() {
         assert!(chosen(&["bridge", "brigde"]).unwrap_err().to_string().starts_with("brigde:"));
-        assert_eq!(chosen(&["all"]).unwrap().len(), SCENARIOS.len());
+        assert_eq!(chosen(&["learn", "bridge"]).unwrap().len(), 2);
     }
 
     #[test]
@@ -181,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_runs() {
-        for scenario in SCENARIOS {
+    fn every_scenario_that_may_run_runs() {
+        for scenario in chosen(&["all"]).unwrap() {
             let arguments =
                 Arguments::try_parse_from(["vsbench", scenario.name, "--flows", "300", "--duration", "0.05"]).unwrap();
             let outcomes = ladder(scenario, &arguments, &Machine::measure()).unwrap();

@@ -1,22 +1,23 @@
 //! `bridge`, `bridge-2w`: known stations talk to each other, both ways, at full rate.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::{Params, ScenarioDef};
 use crate::machine::Machine;
 use crate::measure::closed_loop;
 use crate::port::alone;
 use crate::report::Outcome;
-use crate::world::{PORTS, Shared, World};
+use crate::world::{Driven, World};
 
 /// One worker reads both ports.
 pub const ONE: ScenarioDef = ScenarioDef {
     name: "bridge",
     help: "learning bridge, pairs of stations talking, one worker, every frame a hit",
     ladder: &[1, 1000, 10_000, 100_000, 1_000_000],
+    privileged: false,
     run: one,
 };
 
@@ -25,6 +26,7 @@ pub const TWO: ScenarioDef = ScenarioDef {
     name: "bridge-2w",
     help: "the same with two workers, a port each; ticks are of one of them, rates of both",
     ladder: &[1, 10_000, 100_000],
+    privileged: false,
     run: two,
 };
 
@@ -36,32 +38,35 @@ fn one(params: &Params, machine: &Machine) -> Result<Outcome> {
     let frames = params.frames()?;
     let generator = alone(&frames[0], SHORT, machine)?;
     let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
-    let warm_up = warm_up(frames[0].len() + frames[1].len());
-    let shared = Arc::new(Shared::new(stations(params), 1)?);
-    let mut world = World::new(shared, PORTS.into_iter().zip(frames).collect(), machine);
-    let tally = closed_loop(&mut world, warm_up, params.duration, machine)?;
-    Ok(tally.outcome(ONE.name, octets, generator, machine))
+    let warm_up = frames[0].len() + frames[1].len();
+    let mut world = World::new(frames, stations(params), 1)?;
+    world.warm_up(warm_up);
+    let drops = world.drops();
+    let worker = world.workers.first_mut().context("a switch without workers")?;
+    let tally = closed_loop(worker, 1, params.duration, machine)?;
+    Ok(Outcome { drops: world.drops() - drops, ..tally.outcome(ONE.name, octets, generator, machine) })
 }
 
 fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
     let frames = params.frames()?;
     let generator = alone(&frames[0], SHORT, machine)?;
     let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
-    let shared = Arc::new(Shared::new(stations(params), 2)?);
+    let warm_up = frames[0].len().max(frames[1].len());
+    let mut world = World::new(frames, stations(params), 2)?;
+    world.warm_up(warm_up);
+    let drops = world.drops();
     let barrier = Barrier::new(2);
-    let worker = |n: usize, frames| -> Result<_> {
+    let work = |n: usize, worker: &mut Driven| -> Result<_> {
         let pinned = params.pin(n);
-        let mut world = World::new(Arc::clone(&shared), vec![(PORTS[n], frames)], machine);
-        let warm = closed_loop(&mut world, 1, Duration::from_millis(30), machine);
-        // Both have been heard now: first frames no longer flood. A worker that failed must still let the other go on.
+        // A worker that failed must still let the other go on.
         barrier.wait();
-        pinned.and(warm)?;
-        closed_loop(&mut world, warm_up(params.flows), params.duration, machine)
+        pinned?;
+        closed_loop(worker, 1, params.duration, machine)
     };
-    let [left, right] = frames;
+    let [left, right] = world.workers.as_mut_slice() else { bail!("a switch without two workers") };
     let tallies = std::thread::scope(|scope| {
-        let other = scope.spawn(|| worker(1, right));
-        let tally = worker(0, left);
+        let other = scope.spawn(|| work(1, right));
+        let tally = work(0, left);
         (tally, other.join())
     });
     let (first, second) = (tallies.0?, tallies.1.map_err(|_| anyhow!("a worker panicked"))??);
@@ -73,7 +78,7 @@ fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
         tsc_per_packet: (first.tsc_per_packet + second.tsc_per_packet) / 2.0,
         tsc_best: first.tsc_best.min(second.tsc_best),
         ns_per_packet: (first.ns_per_packet + second.ns_per_packet) / 2.0,
-        drops: first.drops + second.drops,
+        drops: world.drops() - drops,
         packets: first.packets + second.packets,
         ..first
     })
@@ -82,9 +87,4 @@ fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
 /// Room for both stations of every pair, whatever a capture holds.
 fn stations(params: &Params) -> usize {
     (2 * params.flows + 1000).max(if params.pcap.is_empty() { 0 } else { 1 << 21 })
-}
-
-/// Every flow four times: learned, cached, promoted, and once more.
-fn warm_up(frames: usize) -> u64 {
-    (4 * frames as u64).max(100_000)
 }

@@ -3,6 +3,7 @@
 pub mod bridge;
 pub mod learn;
 pub mod parse;
+pub mod tap;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::machine::Machine;
 use crate::report::Outcome;
 
 /// The scenarios, in the order in which `list` shows and `all` runs them.
-pub const SCENARIOS: &[&ScenarioDef] = &[&parse::BEST, &parse::SCALAR, &bridge::ONE, &bridge::TWO, &learn::SCENARIO];
+pub const SCENARIOS: &[&ScenarioDef] =
+    &[&parse::BEST, &parse::SCALAR, &bridge::ONE, &bridge::TWO, &learn::SCENARIO, &tap::PPS, &tap::TCP];
 
 /// A scenario.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct ScenarioDef {
     pub help: &'static str,
     /// Numbers of flows that are run when the user asks for none.
     pub ladder: &'static [usize],
+    /// It makes network namespaces and interfaces, which `all` leaves out where that is not allowed.
+    pub privileged: bool,
     /// Run it once.
     pub run: fn(&Params, &Machine) -> Result<Outcome>,
 }

@@ -16,13 +16,14 @@ use crate::machine::Machine;
 use crate::measure::{Laps, Moved, Step, closed_loop};
 use crate::port::{Generator, SLOTS};
 use crate::report::Outcome;
-use crate::world::{PORTS, Shared};
+use crate::world::{PORTS, bridge_mask};
 
 /// With the fastest kernel that the CPU has.
 pub const BEST: ScenarioDef = ScenarioDef {
     name: "parse",
     help: "bytes to a flow key and its hash, with the best vector kernel of this CPU",
     ladder: &[1, 10_000],
+    privileged: false,
     run: |params, machine| run("parse", Kernel::best(), params, machine),
 };
 
@@ -31,6 +32,7 @@ pub const SCALAR: ScenarioDef = ScenarioDef {
     name: "parse-scalar",
     help: "the same without vector instructions",
     ladder: &[1, 10_000],
+    privileged: false,
     run: |params, machine| run("parse-scalar", Kernel::Scalar, params, machine),
 };
 
@@ -65,14 +67,13 @@ impl Step for Parse {
 fn run(name: &str, kernel: Kernel, params: &Params, machine: &Machine) -> Result<Outcome> {
     params.pin(0)?;
     let [frames, _] = params.frames()?;
-    let shared = Shared::new(16, 1)?;
     let pool = vswitch::pool::frame_pool(SLOTS, 0)?;
     let mut work = Parse {
         kernel,
         queue: Generator::new(Arc::clone(&frames)),
         burst: Burst::new(),
         stash: pool.stash(),
-        mask: shared.program.ingress(PORTS[0]).map_or(KeyMask::EMPTY, |ingress| ingress.mask),
+        mask: bridge_mask(),
         hasher: KeyHasher::new(),
     };
     let tally = closed_loop(&mut work, frames.len() as u64, params.duration, machine)?;

@@ -191,6 +191,21 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "is_false")]
         if_exists: bool,
     },
+    /// Remove values from a column of a record.
+    Remove {
+        /// The table.
+        table: Table,
+        /// Name of the record.
+        record: String,
+        /// The column.
+        column: String,
+        /// Values in OVS's notation; keys, or keys with values, of a column that is a map. It is no fault if they are
+        /// not there.
+        values: Vec<String>,
+        /// It is no fault if there is no such record.
+        #[serde(default, skip_serializing_if = "is_false")]
+        if_exists: bool,
+    },
     /// Records of a table.
     List {
         /// The table.
@@ -319,6 +334,7 @@ impl Command {
             Self::Get { .. } => "get",
             Self::Set { .. } => "set",
             Self::Clear { .. } => "clear",
+            Self::Remove { .. } => "remove",
             Self::List { .. } => "list",
             Self::Find { .. } => "find",
         }

@@ -1,7 +1,7 @@
 //! The sentences of the control socket in words, as people type them.
 //!
-//! One slice, [`VERBS`], is the grammar: the daemon reads words by it (`ovs-appctl` sends nothing else), vsctl reads its
-//! command line by it, and help and completion are made from it.
+//! One slice, [`VERBS`], is the grammar: the daemon reads words by it (`ovs-appctl` sends nothing else), vsctl reads
+//! its command line by it, and help and completion are made from it.
 
 use crate::request::{Assignment, Column, Command, Condition, Request, Table, unknown_method};
 
@@ -60,6 +60,11 @@ pub const VERBS: &[VerbDef] = &[
     VerbDef { options: &["--if-exists"], ..verb("clear", "TABLE RECORD COLUMN[:KEY]...", "set columns back", 3, MANY, |w|
         one(Command::Clear {
             table: table(&w.at(0))?, record: w.at(1), columns: w.from(2, column)?, if_exists: w.has("--if-exists"),
+        })) },
+    VerbDef { options: &["--if-exists"], ..verb("remove", "TABLE RECORD COLUMN VALUE|KEY[=VALUE]...", "remove values from a column", 4, MANY, |w|
+        one(Command::Remove {
+            table: table(&w.at(0))?, record: w.at(1), column: w.at(2), values: w.from(3, |v| Ok(v.to_owned()))?,
+            if_exists: w.has("--if-exists"),
         })) },
     VerbDef { options: &["--columns="], ..verb("list", "TABLE [RECORD]...", "records of a table", 1, MANY, |w|
         one(Command::List { table: table(&w.at(0))?, records: w.from(1, |r| Ok(r.to_owned()))?, columns: w.columns() })) },

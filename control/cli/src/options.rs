@@ -1,7 +1,7 @@
 //! The command line: options anywhere, commands apart.
 //!
-//! `--` stands between commands, as in ovs-vsctl, so each piece between two of them is read on its own. Options of vsctl
-//! itself may stand in any piece; options of a verb belong to the piece they stand in.
+//! `--` stands between commands, as in ovs-vsctl, so each piece between two of them is read on its own. Options of
+//! vsctl itself may stand in any piece; options of a verb belong to the piece they stand in.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

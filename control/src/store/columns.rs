@@ -1,7 +1,6 @@
 //! Columns of the records `Bridge`, `Port` and `Interface`: what they are called, how they are read and written.
 //!
-//! `Port` and `Interface` are two views of one port, as `vsctl` users expect from OVS; their `external_ids` are one map.
-//! The OpenFlow number and the MTU of a port are always kept, so `ofport_request` and `mtu_request` read as what is in
+//! `Port` and `Interface` are two views of one port, as in OVS; their `external_ids` are one map. The OpenFlow number and the MTU of a port are always kept, so `ofport_request` and `mtu_request` read as what is in
 //! force by configuration, whether somebody asked for it or not.
 
 use std::collections::BTreeMap;
@@ -115,23 +114,13 @@ fn record(config: &Config, live: &Live, row: Row) -> Record {
 }
 
 fn bridge_values(config: &Config, bridge: &Bridge) -> Vec<Datum> {
-    let mut other = BTreeMap::new();
-    if bridge.forward_bpdu {
-        other.insert("forward-bpdu".to_owned(), "true".to_owned());
-    }
-    if bridge.mac_ageing != Bridge::MAC_AGEING {
-        other.insert("mac-aging-time".to_owned(), bridge.mac_ageing.to_string());
-    }
-    if bridge.mac_table_size != Bridge::MAC_TABLE_SIZE {
-        other.insert("mac-table-size".to_owned(), bridge.mac_table_size.to_string());
-    }
     let mut ports: Vec<_> = config.ports_of(bridge.id).map(|port| port.name.as_str()).collect();
     ports.sort_unstable();
     vec![
         bridge.name.as_str().into(),
         "netdev".into(),
         text_map(&bridge.external_ids),
-        Datum::Map(other),
+        Datum::Map(other_config(bridge)),
         Datum::Set(ports.into_iter().map(Datum::from).collect()),
     ]
 }
@@ -312,8 +301,10 @@ pub(crate) fn clear(config: &mut Config, row: Row, cleared: &[Column]) -> Result
     for c in cleared {
         writable(row, &c.column).map_err(|why| format!("{name}: {why}"))?;
         if let Some(key) = &c.key {
-            let map = text_column(config, row, &c.column).ok_or_else(|| format!("{name}: {}", no_keys(&c.column)))?;
-            map.remove(key);
+            if !matches!(c.column.as_str(), "external_ids" | "options" | "other_config") {
+                return Err(format!("{name}: {}", no_keys(&c.column)));
+            }
+            remove(config, row, &c.column, std::slice::from_ref(key))?;
             continue;
         }
         match (row, c.column.as_str()) {
@@ -329,6 +320,56 @@ pub(crate) fn clear(config: &mut Config, row: Row, cleared: &[Column]) -> Result
         }
     }
     set_vlan(config, row, vlan).map_err(|why| format!("{name}: {why}"))
+}
+
+/// `remove`: values of a set, or keys of a map, that need not be there.
+pub(crate) fn remove(config: &mut Config, row: Row, column: &str, values: &[String]) -> Result<(), String> {
+    let name = name_of(config, row);
+    writable(row, column).map_err(|why| format!("{name}: {why}"))?;
+    let from_map = |map: &mut BTreeMap<String, String>| {
+        for value in values {
+            let (key, value) = value.split_once('=').map_or((value.as_str(), None), |(key, value)| (key, Some(value)));
+            let key = unquoted(key);
+            if value.is_none_or(|value| map.get(&key) == Some(&unquoted(value))) {
+                map.remove(&key);
+            }
+        }
+    };
+    if let Some(map) = text_column(config, row, column) {
+        from_map(map);
+        return Ok(());
+    }
+    let values = || values.iter().flat_map(|value| parse_set(value));
+    match (row, column) {
+        (Row::Bridge(id), "other_config") => {
+            let bridge = bridge(config, id)?;
+            let mut map = other_config(bridge);
+            from_map(&mut map);
+            set_other_config(bridge, &map)
+        }
+        (Row::Port(id), "tag" | "trunks" | "vlan_mode") => {
+            let mut vlan = VlanColumns::of(config, id);
+            match column {
+                "tag" => vlan.tag = vlan.tag.filter(|tag| values().all(|value| value != tag.to_string())),
+                "trunks" => vlan.trunks.retain(|id| values().all(|value| value != id.to_string())),
+                _ => vlan.mode = vlan.mode.filter(|mode| values().all(|value| value != *mode)),
+            }
+            set_vlan(config, row, Some(vlan)).map_err(|why| format!("{name}: {why}"))
+        }
+        (Row::Interface(id), "mac") => {
+            let port = port(config, id)?;
+            port.mac = port.mac.filter(|mac| values().all(|value| value.parse() != Ok(*mac)));
+            Ok(())
+        }
+        (Row::Interface(id), "mtu_request") => {
+            let port = port(config, id)?;
+            if values().any(|value| value.parse() == Ok(port.mtu)) {
+                port.mtu = Port::MTU;
+            }
+            Ok(())
+        }
+        _ => Err(format!("{name}: nothing can be removed from column {column}")),
+    }
 }
 
 fn writable(row: Row, column: &str) -> Result<(), String> {
@@ -426,6 +467,21 @@ fn set_ofport(config: &mut Config, id: PortId, value: &str) -> Result<(), String
     }
     port(config, id)?.ofport = number;
     Ok(())
+}
+
+/// What differs from the defaults.
+fn other_config(bridge: &Bridge) -> BTreeMap<String, String> {
+    let mut other = BTreeMap::new();
+    if bridge.forward_bpdu {
+        other.insert("forward-bpdu".to_owned(), "true".to_owned());
+    }
+    if bridge.mac_ageing != Bridge::MAC_AGEING {
+        other.insert("mac-aging-time".to_owned(), bridge.mac_ageing.to_string());
+    }
+    if bridge.mac_table_size != Bridge::MAC_TABLE_SIZE {
+        other.insert("mac-table-size".to_owned(), bridge.mac_table_size.to_string());
+    }
+    other
 }
 
 fn set_other_config(bridge: &mut Bridge, map: &BTreeMap<String, String>) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! The sum of what was configured, the rules it obeys, and what changes from one sum to another.
 //!
-//! A [`Config`] is plain data. Commands work on a copy; the [`diff`] of the copy and the original is the transaction that
-//! the switch gets. So a chain of commands is one transaction by construction, and none can be half done.
+//! A [`Config`] is plain data. Commands work on a copy; the [`diff`] of the copy and the original is the transaction
+//! that the switch gets. So a chain of commands is one transaction by construction, and none can be half done.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -95,6 +95,11 @@ impl<'a> Draft<'a> {
                     columns::clear(&mut self.config, row, columns)?;
                 }
             }
+            Command::Remove { table, record, column, values, if_exists } => {
+                if let Some(row) = columns::find_row(&self.config, *table, record, *if_exists)? {
+                    columns::remove(&mut self.config, row, column, values)?;
+                }
+            }
             Command::Get { table, record, columns, if_exists } => {
                 let row = columns::find_row(&self.config, *table, record, *if_exists)?;
                 let values = row.map(|row| columns::get(&self.config, self.live, row, columns)).transpose()?;
@@ -123,7 +128,7 @@ impl<'a> Draft<'a> {
             let there = !ours && Path::new("/sys/class/net").join(name).exists();
             if there && port.options.is_empty() {
                 return Err(format!(
-                    "{name}: is an existing interface; to attach it, type: \
+                    "{name}: is an existing interface; to attach it, type: vsctl \
                      add-port {} {name} -- set Interface {name} type=afxdp",
                     self.config.bridge_name(port.bridge)
                 ));

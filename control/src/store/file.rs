@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use api::{Bridge, Port, Station, reason};
@@ -113,7 +114,8 @@ impl StateFile {
         let write = || -> io::Result<()> {
             let mut bytes = serde_json::to_vec_pretty(&layout)?;
             bytes.push(b'\n');
-            let mut file = File::create(&prepared.temporary)?;
+            let mut options = File::options();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&prepared.temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()
         };

@@ -1,7 +1,7 @@
 //! What was configured: kept, made durable, and told to the switch.
 //!
-//! Every change takes one way, [`Store::commit`]: new sum → on the disk beside the old one → switch → in force. Whatever
-//! refuses on that way, nothing has changed. The store never interprets what a device needs; the switch refuses that.
+//! Every change takes one way, [`Store::commit`]: new sum → on the disk beside the old one → switch → in force.
+//! Whatever refuses on that way, nothing has changed. The store never interprets what a device needs; the switch refuses that.
 //!
 //! At start, what the switch refuses stays configured and is *held*: shown with its error and tried again every second
 //! ([`Store::retry`]), since its reason may go away (a namespace that appears).
@@ -55,12 +55,11 @@ impl Store {
         let (bridge_numbers, port_numbers) = Default::default();
         let mut store =
             Self { config, file, held: Held::default(), bridge_numbers, port_numbers, version: version.to_owned() };
-        let everything = diff(&Config::default(), &store.config);
-        if !everything.changes.is_empty() && switch.apply(&everything).is_err() {
-            store.held.bridges = store.config.bridges.keys().map(|id| (*id, String::new())).collect();
-            store.held.ports = store.config.ports.keys().map(|id| (*id, String::new())).collect();
-            store.retry(switch);
-        }
+        // One by one, never all at once: a transaction that is taken back because of one port would remove the devices
+        // that the others had kept over the restart.
+        store.held.bridges = store.config.bridges.keys().map(|id| (*id, String::new())).collect();
+        store.held.ports = store.config.ports.keys().map(|id| (*id, String::new())).collect();
+        store.retry(switch);
         Ok(store)
     }
 
@@ -256,7 +255,9 @@ impl Store {
 fn try_again(switch: &mut dyn Switch, changes: Vec<Change>, why: &mut String, name: impl Fn() -> String) -> bool {
     match switch.apply(&Transaction { changes }) {
         Ok(()) => {
-            tracing::info!("{}: in force again", name());
+            if !why.is_empty() {
+                tracing::info!("{}: in force again", name());
+            }
             true
         }
         Err(refusal) => {
@@ -265,6 +266,77 @@ fn try_again(switch: &mut dyn Switch, changes: Vec<Change>, why: &mut String, na
                 *why = refusal.0;
             }
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeSwitch;
+    use proptest::prelude::*;
+
+    /// A chain of database commands or one of the others, with names from a small set so that they meet.
+    fn line() -> impl Strategy<Value = String> {
+        let bridge = || (0..3u8).prop_map(|n| format!("br{n}"));
+        let port = || (0..5u8).prop_map(|n| format!("p{n}"));
+        let single = prop_oneof![
+            bridge().prop_map(|b| format!("add-br {b}")),
+            bridge().prop_map(|b| format!("del-br {b}")),
+            (bridge(), port()).prop_map(|(b, p)| format!("add-port {b} {p}")),
+            (bridge(), port()).prop_map(|(b, p)| format!("--may-exist add-port {b} {p} tag=5")),
+            port().prop_map(|p| format!("del-port {p}")),
+            (port(), 0..4u16).prop_map(|(p, n)| format!("set Interface {p} ofport_request={n}")),
+            port().prop_map(|p| format!("set Interface {p} options:netns=pod1")),
+            (port(), port()).prop_map(|(p, id)| format!("set Port {p} external_ids:{id}={id}")),
+        ];
+        proptest::collection::vec(single, 1..4).prop_map(|singles| singles.join(" -- "))
+    }
+
+    fn run(store: &mut Store, switch: &mut FakeSwitch, line: &str) -> Result<(), Refusal> {
+        let mut commands = Vec::new();
+        for part in line.split(" -- ") {
+            match api::verb::parse(&part.split(' ').collect::<Vec<_>>()) {
+                Ok(api::Request::Transact { commands: more }) => commands.extend(more),
+                other => panic!("{part}: {other:?}"),
+            }
+        }
+        store.transact(&commands, switch).map(drop)
+    }
+
+    fn sum(switch: &FakeSwitch) -> Config {
+        let FakeSwitch { bridges, ports, stations, .. } = switch;
+        Config { bridges: bridges.clone(), ports: ports.clone(), stations: stations.clone() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn switch_store_and_disk_agree_after_any_commands(
+            steps in proptest::collection::vec((line(), 0..5u8, 0..3u8), 1..25),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut switch = FakeSwitch::default();
+            let mut store = Store::open(directory.path(), "", &mut switch).unwrap();
+            for (line, refuse, kind) in steps {
+                let before = store.config.clone();
+                switch.refuse = refuse == 0;
+                let done = match kind {
+                    0 => store.add_station(("br0", "p0"), 1, MacAddr([2; 6]), &mut switch),
+                    _ => run(&mut store, &mut switch, &line),
+                };
+                switch.refuse = false;
+                prop_assert!(done.is_ok() || store.config == before, "{line}: refused, and yet something changed");
+                prop_assert_eq!(&sum(&switch), &store.config, "{}", line);
+                prop_assert_eq!(store.config.check(), Ok(()));
+            }
+            let config = store.config.clone();
+            drop(store);
+            let mut after = FakeSwitch::default();
+            let store = Store::open(directory.path(), "", &mut after).unwrap();
+            prop_assert_eq!(&store.config, &config);
+            prop_assert_eq!(sum(&after), config);
         }
     }
 }

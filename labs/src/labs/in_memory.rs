@@ -9,15 +9,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use api::{Bridge, BridgeId, Change, Delta, MacAddr, Port, PortId, Transaction, Vlan};
-use control::switch::Switch;
-use pipeline::raw::Pool;
-use vswitch::ports::{Opened, memory};
+use control::Switch as _;
+use vswitch::keeper::Keeper;
+use vswitch::ports::memory;
+use vswitch::switch::{self, Switch};
 
+use super::{LabDef, Needs, Options};
 use crate::claim::{Control, Probe, Report};
 use crate::simhost::{SimHost, ping, transfer, udp_echo};
 
-/// All that the lab proves.
-pub const CLAIMS: &[&str] = &[PING4, PING6, UDP, TCP, STATIONS, VLAN, RETURN];
+/// The lab.
+pub const LAB: LabDef = LabDef {
+    name: "in-memory",
+    help: "two smoltcp hosts, a memory port each, one learning bridge: needs no privilege",
+    needs: Needs::Nothing,
+    claims: &[PING4, PING6, UDP, TCP, VLAN, STATIONS, RETURN],
+    run,
+};
 
 const PING4: &str = "a pings b over IPv4";
 const PING6: &str = "a pings b over IPv6";
@@ -76,14 +84,25 @@ fn tagged(id: PortId, tag: u16) -> Port {
     Port { vlan: Vlan::Access { tag }, ..port(id) }
 }
 
-/// A switch in this process, and what memory ports need of it.
-pub struct Inside<'a> {
-    /// The switch.
-    pub switch: &'a mut dyn Switch,
-    /// Lay a memory port ready, to be opened under this name by the next transaction.
-    pub offer: &'a dyn Fn(&str, Opened),
-    /// Frame memory of the switch.
-    pub pool: &'a Pool,
+fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let settings = switch::Options {
+        workers: options.workers.unwrap_or(1).into(),
+        // Every hit is walked again: a cached decision that differs is counted, and found below.
+        shadow: 1,
+        ..switch::Options::default()
+    };
+    let mut switch = Switch::start(&settings, Keeper::none()).context("start the switch")?;
+    let outcome = prove(&mut switch, report);
+    let diverged = switch.coverage().into_iter().find(|event| event.name == "cache_divergence" && event.total > 0);
+    switch.stop();
+    outcome?;
+    anyhow::ensure!(diverged.is_none(), "cached decisions differed from fresh ones: {diverged:?}");
+    Ok(())
+}
+
+/// The switch, as the lab talks to it.
+struct Inside<'a> {
+    switch: &'a mut Switch,
 }
 
 impl Inside<'_> {
@@ -99,10 +118,10 @@ impl Inside<'_> {
     /// Add the port `id` and the host at its far end.
     fn attach(&mut self, name: &'static str, id: PortId) -> anyhow::Result<SimHost> {
         let (opened, wire) = memory::pair(512, false).context("memory port")?;
-        (self.offer)(&port(id).name, opened);
+        self.switch.offer(&port(id).name, opened);
         self.apply([Change::Port(Delta::add(port(id)))])?;
         let number = id.0 as u8;
-        SimHost::new(name, wire, self.pool, mac(id), [(v4(number), 24), (v6(number), 64)])
+        SimHost::new(name, wire, self.switch.pool(), mac(id), [(v4(number), 24), (v6(number), 64)])
     }
 
     /// Both hosts where their own stacks are.
@@ -118,10 +137,8 @@ impl Inside<'_> {
 }
 
 /// Build the topology in an empty switch and prove the claims of the lab.
-///
-/// # Errors
-/// When the switch refuses what it is told, or a host's sockets fail.
-pub fn prove(inside: &mut Inside<'_>, report: &mut Report) -> anyhow::Result<()> {
+fn prove(switch: &mut Switch, report: &mut Report) -> anyhow::Result<()> {
+    let mut inside = Inside { switch };
     report.say(DRAWING);
     inside.apply([Change::Bridge(Delta::add(Bridge {
         id: BRIDGE,
@@ -171,135 +188,4 @@ pub fn prove(inside: &mut Inside<'_>, report: &mut Report) -> anyhow::Result<()>
     ping(a, b, B4, 10)?;
     report.reaches(RETURN, &ping(a, b, B4, 9)?, Control::new("while port pb was removed", removed));
     inside.apply([Change::Port(Delta::remove(port(A))), Change::Port(Delta::remove(port(B)))])
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::mpsc::Receiver;
-    use std::sync::{Arc, Mutex};
-
-    use api::StationKey;
-    use api::state::{Captured, Coverage, DropState, PortState, StationState, WorkerState};
-    use control::switch::Refusal;
-    use pipeline::burst::Burst;
-    use vswitch::ports::TxBatch;
-
-    use super::*;
-
-    /// A hub in the place of the switch: it is told the same and shows the lab to be right.
-    #[derive(Clone, Default)]
-    struct Hub(Arc<State>);
-
-    #[derive(Default)]
-    struct State {
-        offered: Mutex<HashMap<String, Opened>>,
-        ports: Mutex<Vec<(Port, Opened)>>,
-        stations: Mutex<HashMap<(u16, MacAddr), PortId>>,
-        end: AtomicBool,
-    }
-
-    fn tag(port: &Port) -> u16 {
-        if let Vlan::Access { tag } = port.vlan { tag } else { 0 }
-    }
-
-    impl State {
-        fn carry(&self, pool: &Pool) {
-            let (mut stash, mut burst) = (pool.stash(), Burst::new());
-            while !self.end.load(Ordering::Relaxed) {
-                let mut ports = self.ports.lock().expect("hub");
-                for from in 0..ports.len() {
-                    burst.reset(ports[from].0.id);
-                    ports[from].1.queues[0].rx(&mut burst, 64, &mut stash);
-                    for frame in burst.frames.iter_mut().map_while(Option::take) {
-                        let (me, source) = (&ports[from].0, frame.head()[6..12].try_into().expect("six octets"));
-                        self.stations.lock().expect("hub").insert((tag(me), MacAddr(source)), me.id);
-                        for (other, opened) in ports.iter().filter(|(port, _)| port.id != me.id && tag(port) == tag(me))
-                        {
-                            let mut batch = TxBatch::new();
-                            batch.push(stash.copy(&frame).expect("a frame"), other.id);
-                            opened.device.tx(&mut batch, &mut stash);
-                        }
-                        stash.give(frame);
-                    }
-                }
-                drop(ports);
-                std::thread::yield_now();
-            }
-        }
-    }
-
-    impl Switch for Hub {
-        fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
-            for change in &transaction.changes {
-                let Change::Port(delta) = change else { continue };
-                let mut ports = self.0.ports.lock().expect("hub");
-                match (&delta.old, &delta.new) {
-                    (Some(old), Some(new)) => {
-                        let row = ports.iter_mut().find(|(port, _)| port.id == old.id).expect("a port");
-                        assert_eq!(&row.0, old, "the lab says what the switch has");
-                        row.0 = new.clone();
-                    }
-                    (Some(old), None) => ports.retain(|(port, _)| port.id != old.id),
-                    (None, Some(new)) => {
-                        let opened = self.0.offered.lock().expect("hub").remove(&new.name).expect("offered");
-                        ports.push((new.clone(), opened));
-                    }
-                    (None, None) => return Err(Refusal("a change of nothing".into())),
-                }
-            }
-            Ok(())
-        }
-
-        fn ports(&self) -> Vec<PortState> {
-            Vec::new()
-        }
-
-        fn stations(&self, bridge: BridgeId) -> Vec<StationState> {
-            let row = |((vlan, mac), port): (&(u16, MacAddr), &PortId)| StationState {
-                key: StationKey { bridge, vlan: *vlan, mac: *mac },
-                port: *port,
-                age: Some(0),
-            };
-            self.0.stations.lock().expect("hub").iter().map(row).collect()
-        }
-
-        fn flush_stations(&mut self, _bridge: Option<BridgeId>) -> usize {
-            self.0.stations.lock().expect("hub").drain().count()
-        }
-
-        fn drops(&self) -> Vec<DropState> {
-            Vec::new()
-        }
-
-        fn workers(&self) -> Vec<WorkerState> {
-            Vec::new()
-        }
-
-        fn coverage(&self) -> Vec<Coverage> {
-            Vec::new()
-        }
-
-        fn capture(&mut self, port: PortId) -> Result<Receiver<Captured>, Refusal> {
-            Err(Refusal(format!("port {port}: a hub captures nothing")))
-        }
-    }
-
-    #[test]
-    fn all_claims_are_proved_of_a_hub_with_vlans() {
-        let (mut hub, pool) = (Hub::default(), Pool::heap(4096, 0));
-        let carrier = std::thread::spawn({
-            let (hub, pool) = (Arc::clone(&hub.0), pool.clone());
-            move || hub.carry(&pool)
-        });
-        let offered = Arc::clone(&hub.0);
-        let offer = |name: &str, opened| drop(offered.offered.lock().expect("hub").insert(name.to_owned(), opened));
-        let mut report = Report::new("in-memory", true);
-        let outcome = prove(&mut Inside { switch: &mut hub, offer: &offer, pool: &pool }, &mut report);
-        hub.0.end.store(true, Ordering::Relaxed);
-        carrier.join().expect("the hub");
-        report.finish(CLAIMS, outcome.as_ref().err(), Duration::ZERO);
-        assert!(report.proved(), "{:#}", report.json());
-    }
 }

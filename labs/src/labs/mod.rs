@@ -6,7 +6,7 @@ pub mod in_memory;
 pub mod two_pods;
 
 /// All labs, in the order in which `all` runs them.
-pub const LABS: &[&LabDef] = &[&two_pods::LAB];
+pub const LABS: &[&LabDef] = &[&two_pods::LAB, &in_memory::LAB];
 
 /// Other names of labs. `k1` is the lab that a first run shows.
 pub const ALIASES: &[(&str, &str)] = &[("k1", "two-pods")];

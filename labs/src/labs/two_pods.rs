@@ -97,8 +97,11 @@ fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     vlans(report, &daemon, &a, &b)?;
     throughput(report, &a, &b)?;
     removal(report, &daemon, &a, &b)?;
+    // Its counters go with the data plane.
+    daemon.check_cache()?;
     crash(report, &mut daemon, &a, &b)?;
     restart(report, &mut daemon, &a, &b)?;
+    daemon.check_cache()?;
     if options.keep {
         linger(&daemon, &a, &b);
     }

@@ -104,6 +104,8 @@ fn copy<T: Copy>(to: &mut [T; LANES], from: &[T; LANES], len: usize) {
 #[inline(always)]
 pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64], usize, &Plan) -> Option<Found>) {
     let Work { burst, mask, hasher, plan } = work;
+    // A copy, which no store into the burst can change: its words stay in registers.
+    let hasher = hasher.clone();
     let (len, in_port) = (burst.len(), burst.in_port);
     copy(&mut burst.verdicts, &PENDING, len);
     copy(&mut burst.vlans, &KEEP, len);
@@ -179,4 +181,4 @@ fn put<const N: usize>(key: &mut FlowKey, words: &[u64; N]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,7 @@
 //! holds the same parser against etherparse.
 
 #[path = "../../tests/kit/frames.rs"]
-mod frames;
+pub(crate) mod frames;
 
 use api::{MacAddr, PortId};
 use proptest::prelude::*;

@@ -111,6 +111,8 @@ pub struct FlowCache<const N: usize> {
     cold: Table<Cold>,
     /// Sets in use; a power of two and the sets already split beyond it.
     sets: usize,
+    /// The next power of two of `sets`, less one.
+    mask: usize,
     /// Sets that there is memory for.
     limit: usize,
     /// Entries never used yet start here.
@@ -142,8 +144,15 @@ fn pack(verdict: Verdict) -> u32 {
 #[inline]
 fn unpack(action: u32) -> Verdict {
     let payload = action & PAYLOAD;
-    match action >> KIND_SHIFT {
-        2 => Verdict::Output(PortId(payload as u16)),
+    if action >> KIND_SHIFT == 2 {
+        return Verdict::Output(PortId(payload as u16));
+    }
+    unpack_rare(action >> KIND_SHIFT, payload)
+}
+
+#[inline(never)]
+fn unpack_rare(kind: u32, payload: u32) -> Verdict {
+    match kind {
         1 => DropReason::ALL.get(payload as usize).map_or(Verdict::Pending, |row| Verdict::Drop(row.0)),
         3 => Verdict::Multi(payload),
         _ => Verdict::Pending,
@@ -162,8 +171,12 @@ fn pack_vlan(edit: VlanEdit) -> u32 {
 
 #[inline]
 fn unpack_vlan(vlan: u32) -> VlanEdit {
+    if vlan == 0 { VlanEdit::Keep } else { unpack_vlan_edit(vlan) }
+}
+
+#[inline(never)]
+fn unpack_vlan_edit(vlan: u32) -> VlanEdit {
     match vlan >> 16 {
-        0 => VlanEdit::Keep,
         1 => VlanEdit::Pop,
         2 => VlanEdit::Push(vlan as u16),
         _ => VlanEdit::Set(vlan as u16),
@@ -181,6 +194,14 @@ impl<const N: usize> Hot<N> {
     #[inline]
     pub fn vlan(&self) -> VlanEdit {
         unpack_vlan(self.vlan)
+    }
+
+    /// Count a frame. Returns true for the second hit: the first frame made the entry.
+    #[inline]
+    pub fn count(&mut self, octets: usize) -> bool {
+        self.packets += 1;
+        self.bytes += octets as u64;
+        self.packets == 3
     }
 
     /// The decision holds for a frame with this guard word.
@@ -206,7 +227,20 @@ impl<const N: usize> FlowCache<N> {
         // What the memory really holds decides, not what was asked for.
         let limit = limit.min(buckets.len());
         let sets = FIRST.min(limit);
-        Self { buckets, hot, cold, sets, limit, fresh: 0, free: Vec::new(), len: 0, turn: 0, hand: 0, owed: 0 }
+        Self {
+            buckets,
+            hot,
+            cold,
+            sets,
+            mask: sets.next_power_of_two() - 1,
+            limit,
+            fresh: 0,
+            free: Vec::new(),
+            len: 0,
+            turn: 0,
+            hand: 0,
+            owed: 0,
+        }
     }
 
     /// Live entries.
@@ -222,9 +256,8 @@ impl<const N: usize> FlowCache<N> {
     /// The set of a hash: its low bits, as many as the sets that exist have.
     #[inline]
     fn set_of(&self, hash: u64) -> usize {
-        let mask = self.sets.next_power_of_two() - 1;
-        let set = hash as u32 as usize & mask;
-        if set < self.sets { set } else { set & (mask >> 1) }
+        let set = hash as u32 as usize & self.mask;
+        if set < self.sets { set } else { set & (self.mask >> 1) }
     }
 
     /// Ask for the line of a hash's set. Returns the set for [`Self::candidate`].
@@ -429,6 +462,7 @@ impl<const N: usize> FlowCache<N> {
             *bucket = to;
         }
         self.sets += 1;
+        self.mask = self.sets.next_power_of_two() - 1;
     }
 
     /// Take the entry of a key out.

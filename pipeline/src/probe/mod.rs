@@ -8,7 +8,9 @@ pub mod cache;
 pub mod cells;
 pub mod trail;
 
-use crate::burst::{Burst, LANES, Verdict, VlanEdit};
+use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
+use crate::key::Class;
+use crate::raw::Frame;
 use cache::{FlowCache, NONE};
 use cells::{Cells, Moment};
 
@@ -43,7 +45,6 @@ pub(crate) fn key<const N: usize>(burst: &Burst, lane: usize) -> Option<&[u64; N
 }
 
 /// Ask one entry, and count the frame if it answers.
-#[inline]
 pub(crate) fn ask<const N: usize>(
     cache: &mut FlowCache<N>,
     entry: u32,
@@ -57,34 +58,26 @@ pub(crate) fn ask<const N: usize>(
     if hot.key != *key {
         return Answer::No;
     }
-    let mut revalidated = false;
-    if hot.generation != moment.generation {
-        let made = Moment { generation: hot.generation, ..moment };
-        if !cache.cold(entry).is_some_and(|cold| cells.unchanged_since(&cold.cells, made)) {
-            return Answer::Stale;
-        }
-        revalidated = true;
+    let made = Moment { generation: hot.generation, ..moment };
+    let revalidated = made != moment;
+    if revalidated && !cache.cold(entry).is_some_and(|cold| cells.unchanged_since(&cold.cells, made)) {
+        return Answer::Stale;
     }
     let Some(hot) = cache.hot(entry) else { return Answer::No };
-    if revalidated {
-        hot.generation = moment.generation;
-    }
+    hot.generation = moment.generation;
     if !hot.admits(guard) {
         return Answer::No;
     }
-    hot.packets += 1;
-    hot.bytes += octets as u64;
-    let answer = Answer::Hit { verdict: hot.verdict(), vlan: hot.vlan(), revalidated };
-    // The first frame of an entry made it, the second hit is the third frame.
-    if hot.packets == 3 {
+    let promoted = hot.count(octets);
+    let (verdict, vlan) = (hot.verdict(), hot.vlan());
+    if promoted {
         cache.promote(key, hash);
     }
-    answer
+    Answer::Hit { verdict, vlan, revalidated }
 }
 
 /// Look all pending lanes up.
 pub fn probe<const N: usize>(cache: &mut FlowCache<N>, burst: &mut Burst, moment: Moment, cells: &Cells) -> Tally {
-    let mut tally = Tally::default();
     let mut places = [NONE; LANES];
     let lanes = burst.len();
     for (place, hash) in places.iter_mut().zip(&burst.hashes).take(lanes) {
@@ -93,40 +86,70 @@ pub fn probe<const N: usize>(cache: &mut FlowCache<N>, burst: &mut Burst, moment
     for (place, hash) in places.iter_mut().zip(&burst.hashes).take(lanes) {
         *place = cache.candidate(*place, *hash);
     }
-    for (lane, &place) in places.iter().enumerate().take(lanes) {
-        let pending = burst.verdicts.get(lane) == Some(&Verdict::Pending);
-        if !pending {
-            continue;
+    let mut tally = Tally::default();
+    let Burst { keys, wide, hashes, frames, layers, verdicts, vlans, .. } = burst;
+    let facts = frames.iter().zip(hashes.iter()).zip(layers.iter());
+    let rest = places.iter().zip(facts).zip(verdicts.iter_mut().zip(vlans)).take(lanes);
+    let mut lane = |key: &[u64; N], ((&place, ((frame, &hash), layers)), (verdict, vlan)): Lane<'_>| {
+        if *verdict != Verdict::Pending {
+            return;
         }
-        let (Some(key), Some(layers), Some(Some(frame)), Some(&hash)) =
-            (key::<N>(burst, lane), burst.layers.get(lane), burst.frames.get(lane), burst.hashes.get(lane))
-        else {
-            continue;
-        };
-        if place == NONE {
-            tally.misses += 1;
-            continue;
-        }
-        let (guard, octets) = (layers.guard, frame.len());
-        let mut answer = ask(cache, place, (key, hash), guard, octets, moment, cells);
-        if answer == Answer::No
-            // Another way of the set may have the same tag.
-            && let Some(entry) = cache.find(key, hash)
-            && entry != place
+        let octets = frame.as_ref().map_or(0, Frame::len);
+        // The common case, without a call: this flow, decided under what is in force, and fit for this frame.
+        if let Some(hot) = cache.hot(place)
+            && hot.key == *key
+            && hot.generation == moment.generation
+            && hot.admits(layers.guard)
         {
-            answer = ask(cache, entry, (key, hash), guard, octets, moment, cells);
+            let promoted = hot.count(octets);
+            (*verdict, *vlan) = (hot.verdict(), hot.vlan());
+            tally.hits += 1;
+            if promoted {
+                cache.promote(key, hash);
+            }
+            return;
         }
-        match answer {
-            Answer::Hit { verdict, vlan, revalidated } => {
+        match again(cache, place, (key, hash), layers.guard, octets, moment, cells) {
+            Answer::Hit { verdict: decided, vlan: edit, revalidated } => {
+                (*verdict, *vlan) = (decided, edit);
                 tally.hits += 1;
                 tally.revalidated += u64::from(revalidated);
-                if let (Some(at), Some(edit)) = (burst.verdicts.get_mut(lane), burst.vlans.get_mut(lane)) {
-                    (*at, *edit) = (verdict, vlan);
-                }
             }
             Answer::Stale => (tally.stale, tally.misses) = (tally.stale + 1, tally.misses + 1),
             Answer::No => tally.misses += 1,
         }
+    };
+    if N == Class::V4.words() {
+        keys.iter().filter_map(|key| key.first_chunk()).zip(rest).for_each(|(key, rest)| lane(key, rest));
+    } else {
+        wide.iter().filter_map(|key| key.words.first_chunk()).zip(rest).for_each(|(key, rest)| lane(key, rest));
     }
     tally
+}
+
+/// What the last pass needs of a lane beside its key.
+type Lane<'a> = ((&'a u32, ((&'a Option<Frame>, &'a u64), &'a Layers)), (&'a mut Verdict, &'a mut VlanEdit));
+
+/// What is not the common case: an older decision, another flow under the same tag, no entry at all.
+#[cold]
+fn again<const N: usize>(
+    cache: &mut FlowCache<N>,
+    place: u32,
+    (key, hash): (&[u64; N], u64),
+    guard: u32,
+    octets: usize,
+    moment: Moment,
+    cells: &Cells,
+) -> Answer {
+    if place == NONE {
+        return Answer::No;
+    }
+    let answer = ask(cache, place, (key, hash), guard, octets, moment, cells);
+    match cache.find(key, hash) {
+        // Another way of the set has the same tag.
+        Some(entry) if answer == Answer::No && entry != place => {
+            ask(cache, entry, (key, hash), guard, octets, moment, cells)
+        }
+        _ => answer,
+    }
 }

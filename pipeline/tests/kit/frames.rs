@@ -41,7 +41,7 @@ pub fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
 /// TCP from 1000 to 80 with options (whole words) and the flag octet.
 pub fn tcp(flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut segment = vec![0x03, 0xe8, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2];
-    segment.extend([((20 + options.len()) / 4 << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend([(((20 + options.len()) / 4) << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
     segment.extend(options);
     segment.extend(payload);
     segment

@@ -304,6 +304,7 @@ mod tests {
 
     use super::*;
     use crate::keeper::Keeper;
+    use crate::ports::Offered;
 
     fn open_with(options: &[(&str, &str)], pool: &Pool) -> Result<Opened, PortError> {
         let port = api::Port {
@@ -318,7 +319,7 @@ mod tests {
             mtu: api::Port::MTU,
             external_ids: BTreeMap::new(),
         };
-        open(&port, &Environment { pool, keeper: &Keeper::none() })
+        open(&port, &Environment { pool, keeper: &Keeper::none(), offered: &Offered::default() })
     }
 
     /// Record frames of these lengths, filled with their number, and return the file.

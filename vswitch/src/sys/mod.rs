@@ -10,5 +10,4 @@ pub mod mmap;
 pub mod netlink;
 pub mod netns;
 pub mod signal;
-pub mod ticks;
 pub mod tun;

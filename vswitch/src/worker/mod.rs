@@ -94,6 +94,11 @@ impl Handle {
         self.send(Command::Stop);
     }
 
+    /// Wake the worker, so that it lets go of what is no longer published.
+    pub fn wake(&self) {
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+
     /// Ports that went away since the last call.
     pub fn gone(&self) -> impl Iterator<Item = PortId> {
         self.gone.try_iter()
@@ -102,7 +107,7 @@ impl Handle {
     fn send(&self, command: Command) {
         if self.commands.send(command).is_ok() {
             self.pending.store(true, Ordering::Release);
-            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+            self.wake();
         }
     }
 }
@@ -122,6 +127,8 @@ pub struct Worker {
     commands: Receiver<Command>,
     pending: Arc<AtomicBool>,
     gone: Sender<PortId>,
+    /// Queues that had frames in the last turn: with more than one, each gets its share.
+    busy: usize,
     /// When the last turn ended, ticks.
     last: u64,
 }
@@ -167,6 +174,7 @@ impl Worker {
             commands: receiver,
             pending: Arc::clone(&pending),
             gone,
+            busy: 0,
             last: ticks(),
         };
         Ok((worker, Handle { commands, pending, wake, counters, gone: gone_receiver }))
@@ -195,12 +203,14 @@ impl Worker {
         self.clock.advance(start);
         self.queues.look();
         let mut frames = 0;
-        let mut contended = self.queues.ready() > 1;
+        let (contended, mut busy) = (self.busy > 1, 0);
         for _ in 0..self.queues.ready() {
             let Some(at) = self.queues.next() else { break };
-            frames += self.burst(at, contended, &mut lap);
-            contended |= self.queues.ready() > 1;
+            let taken = self.burst(at, contended, &mut lap);
+            frames += taken;
+            busy += usize::from(taken != 0);
         }
+        self.busy = busy;
         let Self { reader, live, counters, pipeline, stash, transmit, clock, .. } = self;
         let moment = live.cells.now();
         let snapshot = reader.get();

@@ -138,6 +138,8 @@ impl Queues {
     #[inline]
     pub(super) fn drained(&mut self, at: usize) {
         if let Some(Some(queue)) = self.queues.get_mut(at) {
+            // Whoever leaves nothing waiting owes nothing.
+            queue.credit = queue.credit.max(0);
             if queue.rx.polled() {
                 self.ready.push_back(at);
             } else {

@@ -136,7 +136,7 @@ impl Transmit {
             return self.push(port, frame, from, snapshot);
         }
         let mut emit = |frame| self.push(port, frame, from, snapshot);
-        if let Err(reason) = pipeline::segment::finish(frame, &takes, stash, &mut emit) {
+        if let Err(reason) = pipeline::segment::finish(frame, takes, stash, &mut emit) {
             counters.dropped(from, reason);
         }
     }

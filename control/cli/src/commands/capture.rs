@@ -1,8 +1,8 @@
 //! `capture`: frames of a port, to a pcap file or in a line each.
 //!
 //! The daemon sends what it sees until the connection is closed; what is counted, written and printed is decided here.
-//! The file is pcap with nanoseconds (magic 0xa1b23c4d, draft-ietf-opsawg-pcap), link type Ethernet; each frame is flushed,
-//! so that the reader of a pipe sees it at once. The direction of a frame has no place in it.
+//! The file is pcap with nanoseconds (magic 0xa1b23c4d, draft-ietf-opsawg-pcap), link type Ethernet; each frame is
+//! flushed, so that the reader of a pipe sees it at once. The direction of a frame has no place in it.
 
 use std::fs::File;
 use std::io::{self, Write};

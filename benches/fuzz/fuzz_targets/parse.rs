@@ -1,0 +1,5 @@
+//! The target `parse` under cargo-fuzz; what it holds is told in `benches/src/fuzz/targets.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| benches::fuzz::run_named("parse", input));

@@ -1,0 +1,229 @@
+//! Every sentence of the control socket against a checked-in example: programs rely on these octets.
+//!
+//! `golden/requests.txt` holds pairs of lines: what is typed, and what goes over the wire. `golden/replies.txt` holds for
+//! each answer the request it belongs to, its data, and the text made of it. A sentence that changed on purpose is written
+//! anew by `GOLDEN_WRITE=1 cargo test -p vswitch-api --test golden`; read the difference before committing it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use api::datum::Datum;
+use api::reply::{
+    self, Commands, CoverageTable, DropRow, Drops, Fdb, FdbRow, Output, Outputs, PortCounters, PortCountersRow,
+    PortRow, Ports, Show, ShowBridge, ShowPort, Text, Workers,
+};
+use api::state::{Coverage, PortStats, WorkerState};
+use api::verb::VERBS;
+use api::{MacAddr, Port, Request, Vlan};
+use serde_json::{Value, json};
+
+fn compare(name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("GOLDEN_WRITE").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap();
+    for (i, (is, was)) in text.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(is, was, "{name}, line {}", i + 1);
+    }
+    assert_eq!(text.len(), golden.len(), "{name} is longer or shorter than it was");
+}
+
+fn parse(line: &str) -> Request {
+    api::verb::parse(&line.split(' ').collect::<Vec<_>>()).unwrap_or_else(|why| panic!("{line}: {why}"))
+}
+
+const LINES: &[&str] = &[
+    "show",
+    "add-br br0",
+    "--may-exist add-br br0",
+    "del-br br0 --if-exists",
+    "list-br",
+    "br-exists br0",
+    "add-port br0 p1 tag=10 external_ids:a=b",
+    "--may-exist add-port br0 p1",
+    "del-port p1",
+    "--if-exists del-port br0 p1",
+    "list-ports br0",
+    "port-to-br p1",
+    "get Interface p1 ofport options:netns",
+    "--if-exists get Port p1 tag",
+    "set Interface p1 type=tap options:netns=pod1 mac=\"02:00:00:00:00:01\"",
+    "--if-exists set Port p1 trunks=1,2",
+    "clear Port p1 tag external_ids:a",
+    "remove Port p1 trunks 10 20",
+    "list Bridge",
+    "--columns=name,tag list Port p1 p2",
+    "--columns=name find Interface type!=internal options:netns=pod1",
+    "fdb/show br0",
+    "fdb/flush",
+    "fdb/flush br0",
+    "fdb/add br0 p1 10 02:00:00:00:00:01",
+    "fdb/del br0 10 02:00:00:00:00:01",
+    "dump-ports br0",
+    "dump-ports br0 p1",
+    "ports",
+    "drops",
+    "drops p1",
+    "workers",
+    "coverage/show",
+    "version",
+    "list-commands",
+];
+
+#[test]
+fn every_request_is_written_as_it_was() {
+    let mut text = String::new();
+    let mut add = |line: &str, request: &Request| {
+        let (method, params) = request.to_wire();
+        assert_eq!(Request::from_wire(&method, params.clone()).as_ref(), Ok(request), "{line}");
+        text += &format!("{line}\n  {}\n", json!({"method": method, "params": [params]}));
+    };
+    for line in LINES {
+        add(line, &parse(line));
+    }
+    add("capture p1", &Request::Capture { port: "p1".into() });
+    for def in VERBS {
+        assert!(LINES.iter().any(|line| line.split(' ').any(|word| word == def.name)), "{} has no example", def.name);
+    }
+    compare("requests.txt", &text);
+}
+
+fn show() -> Show {
+    let port = |name: &str, vlan, kind: &str| ShowPort {
+        name: name.into(),
+        vlan,
+        kind: kind.into(),
+        options: Default::default(),
+        error: None,
+    };
+    let mut pod = port("p1", Vlan::NativeTagged { tag: 5, trunks: vec![10, 20] }, "tap");
+    pod.options.insert("netns".into(), "/run/netns/pod1".into());
+    pod.error = Some("p1: options:netns=/run/netns/pod1: \"gone\"".into());
+    let local = port("br0", Vlan::default(), "internal");
+    let bridge = |name: &str, error, ports| ShowBridge { name: name.into(), error, ports };
+    Show {
+        version: "vswitchd 0.1.0".into(),
+        bridges: vec![
+            bridge("br0", None, vec![local, pod, port("p2", Vlan::Access { tag: 7 }, "null")]),
+            bridge("br1", Some("too many bridges".into()), vec![]),
+        ],
+    }
+}
+
+fn stats() -> PortStats {
+    PortStats {
+        rx_packets: 6,
+        rx_bytes: 512,
+        rx_dropped: 1,
+        rx_errors: 2,
+        tx_packets: 13,
+        tx_bytes: 1062,
+        tx_dropped: 3,
+        tx_errors: 4,
+    }
+}
+
+fn fdb() -> Fdb {
+    let row = |ofport, port: &str, vlan, last, age| FdbRow {
+        ofport,
+        port: port.into(),
+        vlan,
+        mac: MacAddr([2, 0, 0, 0, 0, last]),
+        age,
+    };
+    Fdb(vec![row(1, "p1", 0, 1, Some(0)), row(Port::LOCAL, "br0", 10, 2, Some(299)), row(65279, "p2", 4095, 3, None)])
+}
+
+fn ports() -> Ports {
+    let up = PortRow {
+        port: "p1".into(),
+        bridge: "br0".into(),
+        ofport: 1,
+        kind: "tap".into(),
+        ifname: Some("p1".into()),
+        mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
+        mtu: 1500,
+        link: Some(true),
+        offloads: "csum tso4 tso6 uso".into(),
+        worker: Some(1),
+        stats: stats(),
+        error: None,
+    };
+    let mut down = PortRow { ofport: Port::LOCAL, kind: "internal".into(), link: Some(false), ..up.clone() };
+    (down.port, down.worker, down.error) = ("br0".into(), None, Some("device is gone".into()));
+    Ports(vec![up, down])
+}
+
+#[test]
+fn every_answer_is_written_as_it_was() {
+    let data = |answer: &dyn Fn() -> Result<Value, serde_json::Error>| answer().unwrap();
+    let outputs = Outputs(vec![
+        Output::Done,
+        Output::Exists(true),
+        Output::Names(vec!["br0".into(), "br1".into()]),
+        Output::Values(vec![Datum::from(7), Datum::from("02:00:00:00:00:01"), Datum::Set(vec![])]),
+        Output::Records(vec![
+            vec![("name".into(), "p1".into()), ("trunks".into(), Datum::Set(vec![1.into(), 2.into()]))],
+            vec![("name".into(), "p2".into()), ("options".into(), Datum::Map([("a".into(), "b c".into())].into()))],
+        ]),
+        Output::Show(show()),
+    ]);
+    let counters = |ofport, port: &str| PortCountersRow { ofport, port: port.into(), stats: stats() };
+    let counters = PortCounters(vec![counters(1, "p1"), counters(Port::LOCAL, "br0")]);
+    let drop = |port: &str, reason: &str, packets, sentence: &str| DropRow {
+        port: port.into(),
+        reason: reason.into(),
+        packets,
+        sentence: sentence.into(),
+    };
+    let drops = Drops(vec![
+        drop("p1", "eth-truncated", 3, "shorter than an Ethernet header"),
+        drop("p2", "no-port", 12_345_678, "no port to send to"),
+    ]);
+    let workers = Workers(vec![
+        WorkerState {
+            number: 0,
+            cpu: Some(1),
+            ports: 3,
+            entries: 100,
+            packets: 64_000,
+            bursts: 1000,
+            hits: 63_900,
+            misses: 100,
+            busy_ticks: 3_200_000,
+            idle_ticks: 6_400_000,
+            sleeps: 12,
+        },
+        WorkerState { number: 1, ..WorkerState::default() },
+    ]);
+    let counter = |name: &str, total| Coverage { name: name.into(), total };
+    let coverage = CoverageTable(vec![counter("flow_miss", 10), counter("cache_divergence", 0)]);
+    let commands = Commands(vec![("fdb/show".into(), "BRIDGE".into()), ("version".into(), String::new())]);
+    let answers = [
+        ("list-br", data(&|| serde_json::to_value(&outputs))),
+        ("fdb/show br0", data(&|| serde_json::to_value(fdb()))),
+        ("fdb/flush", data(&|| serde_json::to_value(Text("table successfully flushed".into())))),
+        ("fdb/add br0 p1 1 02:00:00:00:00:01", data(&|| serde_json::to_value(Text::default()))),
+        ("fdb/del br0 1 02:00:00:00:00:01", data(&|| serde_json::to_value(Text::default()))),
+        ("dump-ports br0", data(&|| serde_json::to_value(&counters))),
+        ("ports", data(&|| serde_json::to_value(ports()))),
+        ("drops", data(&|| serde_json::to_value(&drops))),
+        ("workers", data(&|| serde_json::to_value(&workers))),
+        ("coverage/show", data(&|| serde_json::to_value(&coverage))),
+        ("version", data(&|| serde_json::to_value(Text("vswitchd 0.1.0".into())))),
+        ("list-commands", data(&|| serde_json::to_value(&commands))),
+    ];
+    let mut text = String::new();
+    for (line, answer) in answers {
+        let printed = reply::text(&parse(line), answer.clone()).unwrap();
+        text += &format!("### {line}\n{answer}\n{printed}");
+    }
+    compare("replies.txt", &text);
+}
+
+#[test]
+fn an_answer_to_something_else_is_an_error() {
+    assert!(reply::text(&parse("fdb/show br0"), json!("text")).unwrap_err().starts_with("answer not understood"));
+    assert!(reply::text(&parse("version"), Value::Null).is_err());
+}
