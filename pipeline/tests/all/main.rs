@@ -16,6 +16,6 @@ mod life;
 // mod matches;
 mod oracle;
 mod path;
-// mod same;
+mod same;
 // mod stages;
 mod sweep;
