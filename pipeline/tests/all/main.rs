@@ -9,13 +9,13 @@
 //! | [`same`] | the cached verdict is that of a fresh walk, whatever happens (FASTPATH, test 1) |
 //! | [`stages`] | other stages than the switch has today: wide keys, re-entry |
 //! | [`matches`] | every match field of Open vSwitch has its place |
-//! | [`oracle`] | the parser against etherparse |
+//! | [`parser`] | the parser against etherparse |
 
 mod kit;
 mod life;
-// mod matches;
-mod oracle;
+mod matches;
+mod parser;
 mod path;
 mod same;
-// mod stages;
+mod stages;
 mod sweep;

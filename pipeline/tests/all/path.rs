@@ -265,9 +265,9 @@ fn edges() -> Vec<Row> {
     };
     vec![
         row("a packet as large as the MTU leaves", narrow(1000), 1, of(1000), Fate::out(&[2], &of(1000)))
-            .after(&[hello.clone()]),
+            .after(std::slice::from_ref(&hello)),
         row("one octet more does not", narrow(1000), 1, of(1001), Fate::drop(Reason::ExceedsMtu))
-            .after(&[hello.clone()])
+            .after(std::slice::from_ref(&hello))
             .memory(Transient),
         row("a tag is not part of the packet", narrow(1000), 1, with_tag(1000), Fate::out(&[2], &with_tag(1000)))
             .after(&[(2, tagged(BROADCAST, mac(2), 10))]),

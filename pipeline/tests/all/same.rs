@@ -156,7 +156,7 @@ impl Sum {
     }
 
     /// All nouns as one transaction.
-    fn from_nothing(&self) -> Vec<Change> {
+    fn as_one(&self) -> Vec<Change> {
         let bridges = self.bridges.values().map(|bridge| Change::Bridge(Delta::add(bridge.clone())));
         let ports = self.ports.values().map(|port| Change::Port(Delta::add(port.clone())));
         let stations = self.stations.values().map(|station| Change::Station(Delta::add(*station)));
@@ -212,7 +212,7 @@ fn play(workers: usize, entries: usize, generation: u32, events: Vec<Event>) {
             agrees(&mut bench, *port, frame);
         }
     }
-    let cold = bench.cold(sum.from_nothing());
+    let cold = bench.cold(sum.as_one());
     for port in 0..=PORTS {
         assert_eq!(bench.program.ingress(PortId(port)), cold.ingress(PortId(port)), "port {port}");
         for (_, frame) in &recent {
