@@ -9,8 +9,10 @@
 //! | [`same`] | the cached verdict is that of a fresh walk, whatever happens (FASTPATH, test 1) |
 //! | [`stages`] | other stages than the switch has today: wide keys, re-entry |
 //! | [`matches`] | every match field of Open vSwitch has its place |
+//! | [`alloc`] | nothing on the hit path allocates |
 //! | [`parser`] | the parser against etherparse |
 
+mod alloc;
 mod kit;
 mod life;
 mod matches;

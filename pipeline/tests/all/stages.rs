@@ -69,7 +69,7 @@ fn by(id: u16, choice: &str) -> Port {
 }
 
 /// Port 1 chooses by destination port, 2 by IPv6 source, 3 by hop limit, 4 not at all.
-fn choosing(workers: usize) -> Bench {
+pub(crate) fn choosing(workers: usize) -> Bench {
     let mut bench = Bench::with(workers, BY_FIELD, Cells::default());
     let ports = [by(1, "port"), by(2, "source"), by(3, "hops"), by(4, "nothing")];
     let outs = (10..14).map(|id| port(id, Vlan::default()));

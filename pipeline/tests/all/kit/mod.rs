@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{BridgeId, Change, Delta, PortId, Transaction};
-use pipeline::burst::{Burst, Verdict};
+use pipeline::burst::{Burst, Verdict, VlanEdit};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::{Live, Now};
@@ -212,6 +212,34 @@ impl Bench {
         fates
     }
 
+    /// Frames for [`Self::drive`].
+    pub(crate) fn load(&mut self, frames: &[Vec<u8>]) -> Vec<Frame> {
+        frames.iter().map(|octets| self.frame(octets, Offload::NONE)).collect()
+    }
+
+    /// Give them back.
+    pub(crate) fn unload(&mut self, frames: Vec<Frame>) {
+        frames.into_iter().for_each(|frame| self.stash.give(frame));
+    }
+
+    /// Run frames as one burst and take them out again as they came in, and nothing else: what this costs, the pipeline
+    /// costs.
+    pub(crate) fn drive(&mut self, port: u16, frames: &mut Vec<Frame>) {
+        let number = self.number_of(port);
+        let Self { live, program, now, workers, burst, .. } = self;
+        let Worker { pipeline, counters } = &mut workers[number];
+        burst.reset(PortId(port));
+        frames.drain(..).for_each(|frame| burst.push(frame).expect("a burst has room"));
+        pipeline.run(burst, &Turn { moment: live.cells.now(), program, live, counters, now: *now, walks: usize::MAX });
+        for lane in 0..burst.len() {
+            let mut frame = burst.frames[lane].take().expect("a lane keeps its frame");
+            if burst.vlans[lane] != VlanEdit::Keep && matches!(burst.verdicts[lane], Verdict::Output(_)) {
+                assert!(rewrite::vlan(&mut frame, VlanEdit::Pop));
+            }
+            frames.push(frame);
+        }
+    }
+
     /// What a walk says of a frame now, without any effect; `None` for a malformed one.
     pub(crate) fn walk(&self, port: u16, octets: &[u8]) -> Option<Decided> {
         self.walk_by(&self.program, port, octets)
@@ -261,15 +289,20 @@ impl Bench {
         let end = self.now.0 + time;
         while self.now.0 < end {
             let second = self.now.second();
-            self.now = Now((self.now.0 + STEP).min(end));
-            let Self { live, program, now, workers, .. } = self;
-            for Worker { pipeline, counters } in workers {
-                let moment = live.cells.now();
-                pipeline.sweep(&Turn { moment, program, live, counters, now: *now, walks: 0 });
+            self.sweep(STEP.min(end - self.now.0));
+            if self.now.second() != second {
+                self.live.stations.expire(self.now, &self.live.cells);
             }
-            if now.second() != second {
-                live.stations.expire(*now, &live.cells);
-            }
+        }
+    }
+
+    /// Some time passes, and the workers sweep.
+    pub(crate) fn sweep(&mut self, time: Duration) {
+        self.now = Now(self.now.0 + time);
+        let Self { live, program, now, workers, .. } = self;
+        for Worker { pipeline, counters } in workers {
+            let moment = live.cells.now();
+            pipeline.sweep(&Turn { moment, program, live, counters, now: *now, walks: 0 });
         }
     }
 
