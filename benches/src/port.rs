@@ -81,9 +81,7 @@ impl Sink {
 impl Device for Sink {
     fn tx(&self, batch: &mut TxBatch, stash: &mut Stash) -> Tx {
         self.packets.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        while let Some((frame, _)) = batch.pop() {
-            stash.give(frame);
-        }
+        batch.take(batch.len(), |frame| stash.give(frame));
         Tx::Done
     }
 

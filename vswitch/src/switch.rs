@@ -289,6 +289,30 @@ impl Switch {
         self.live.stations.flush(bridge, Some(id), &self.live.cells);
     }
 
+    /// A port whose device went away gets it back as soon as it can be opened again: its namespace may have returned.
+    fn regain(&mut self, id: PortId) {
+        let Some(OpenPort { spec, device: None, .. }) = self.ports.get(&id) else { return };
+        let Ok(Pending { queues, device, .. }) = self.open(&spec.clone()) else { return };
+        if let Some(port) = self.ports.get_mut(&id) {
+            tracing::info!("port {}: opened again", port.spec.name);
+            (port.device, port.error) = (Some(device), None);
+        }
+        self.publish(&Transaction::default());
+        self.attach(id, queues);
+    }
+
+    /// Give the queues of a port to a worker.
+    fn attach(&mut self, id: PortId, queues: Vec<Box<dyn RxQueue>>) {
+        let worker = self.least_loaded();
+        let Some(handle) = self.workers.get(worker) else { return };
+        for queue in queues {
+            handle.attach(id, queue);
+            if let Some(port) = self.ports.get_mut(&id) {
+                port.worker = Some(worker);
+            }
+        }
+    }
+
     /// Wait until nobody refers to a device that was removed: its interface is there until then. Workers that sleep
     /// have to be woken for it.
     fn let_go(&mut self, device: Arc<dyn Device>) {
@@ -388,6 +412,9 @@ impl Control for Switch {
                 (Some(OpenPort { device: Some(device), .. }), Some(old), Some(new))
                     if !Self::needs_reopening(old, new) =>
                 {
+                    if (old.mac, old.mtu) == (new.mac, new.mtu) {
+                        continue;
+                    }
                     let done = device.configure(new).map_err(|PortError(why)| Refusal(format!("{}: {why}", new.name)));
                     if done.is_ok() {
                         configured.push((Arc::clone(device), old.clone()));
@@ -448,14 +475,7 @@ impl Control for Switch {
             }
         }
         for (id, queues) in queues {
-            let worker = self.least_loaded();
-            let Some(handle) = self.workers.get(worker) else { continue };
-            for queue in queues {
-                handle.attach(id, queue);
-                if let Some(port) = self.ports.get_mut(&id) {
-                    port.worker = Some(worker);
-                }
-            }
+            self.attach(id, queues);
         }
         Ok(())
     }
@@ -558,8 +578,14 @@ impl Control for Switch {
         }
         let faults: Vec<(PortId, String)> =
             self.ports.iter().filter_map(|(id, port)| Some((*id, port.device.as_ref()?.fault()?))).collect();
+        let lost: Vec<PortId> =
+            self.ports.iter().filter(|(_, port)| port.device.is_none()).map(|(id, _)| *id).collect();
         for (id, why) in faults {
             self.lose(id, why);
+        }
+        // Those lost earlier: a device has a second to go for good before it is made again.
+        for id in lost {
+            self.regain(id);
         }
         if self.publisher.current().captures.any_closed() {
             let captures = self.publisher.current().captures.open_ones(|_| false);

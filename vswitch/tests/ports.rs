@@ -206,6 +206,24 @@ fn a_tap_is_moved_named_and_set_and_its_frames_come_in() {
 }
 
 #[test]
+fn mac_and_mtu_change_where_the_device_is_or_not_at_all() {
+    let Some(hosts) = hosts("mac_and_mtu_change_where_the_device_is_or_not_at_all") else { return };
+    let pool = Pool::heap(256, 4);
+    let [pod, _] = &hosts.pods;
+    let opened = hosts.daemon.run(|| pod_port("reconfigured", pod, &pool));
+    let mac = api::MacAddr([2, 0, 0, 0, 0, 9]);
+    let mut wanted = api::Port { mac: Some(mac), mtu: 1400, ..port("reconfigured", &[]) };
+    opened.device.configure(&wanted).unwrap();
+    let there = link(pod, "eth0").unwrap();
+    assert_eq!((there.mac, there.mtu), (mac, 1400));
+    wanted.mac = Some(api::MacAddr([1, 0, 0, 0, 0, 9]));
+    let PortError(why) = opened.device.configure(&wanted).unwrap_err();
+    assert!(why.contains("mac=01:00:00:00:00:09"), "{why}");
+    assert_eq!(link(pod, "eth0").unwrap().mac, mac);
+    opened.device.remove();
+}
+
+#[test]
 fn super_frames_pass_from_tap_to_tap() {
     let Some(hosts) = hosts("super_frames_pass_from_tap_to_tap") else { return };
     let pool = frame_pool(4096, 256).unwrap();

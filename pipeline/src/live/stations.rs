@@ -90,7 +90,7 @@ struct Table {
     /// The port that had the most stations when last looked at.
     largest: PortId,
     /// Cells that were asked in vain, one bit each.
-    marks: Box<[u64; CELLS / 64]>,
+    marks: Box<[u64]>,
     /// A xorshift generator: which stations a sample takes.
     random: u64,
 }
@@ -246,7 +246,7 @@ impl Table {
             free: Vec::new(),
             by_port: HashMap::default(),
             largest: PortId::NONE,
-            marks: Box::new([0; CELLS / 64]),
+            marks: vec![0; CELLS / 64].into_boxed_slice(),
             random: 0x9e37_79b9_7f4a_7c15,
         }
     }

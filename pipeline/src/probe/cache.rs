@@ -85,7 +85,6 @@ pub struct Cold {
     pub used: u32,
     /// What a hit must account to, see [`crate::probe::trail`].
     pub trail: u32,
-    _pad: [u32; 2],
 }
 
 /// What was decided, to be put into the cache.
@@ -388,7 +387,7 @@ impl<const N: usize> FlowCache<N> {
             _pad: 0,
         };
         let (cells, trail) = (decision.cells, decision.trail);
-        *cold = Cold { cells, packets: 0, bytes: 0, used: second, trail, _pad: [0; 2] };
+        *cold = Cold { cells, packets: 0, bytes: 0, used: second, trail };
         entry
     }
 

@@ -1,6 +1,6 @@
 //! Validity of cached decisions (FASTPATH 1).
 //!
-//! The space of everything that can be asked of a table is divided among 65,536 *cells*. A decision notes the cell of
+//! The space of everything that can be asked of a table is divided among a million *cells*. A decision notes the cell of
 //! every question it asked, whether or not there was an answer; a change notes, in the cells of the questions whose
 //! answer it may alter, the generation that it creates. A cached decision made at generation `g` still stands if none
 //! of its cells holds a generation beyond `g`.
@@ -16,20 +16,21 @@ use ahash::RandomState;
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
-/// Number of cells.
-pub const CELLS: usize = 65_536;
+/// Number of cells: four octets each. A change invalidates whatever shares a cell with what it altered: with a million
+/// stations, one that moves costs a handful of flows a new walk, where with 65,536 cells it would be a hundred.
+pub const CELLS: usize = 1 << 20;
 /// Cells that one decision notes at most; one that asked more depends on [`EVERYTHING`].
 pub const DEPS: usize = 8;
 
 /// A region of what can be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
-pub struct Cell(u16);
+pub struct Cell(u32);
 
 impl Cell {
     /// Its number.
     pub fn index(self) -> usize {
-        usize::from(self.0)
+        self.0 as usize
     }
 }
 
@@ -38,7 +39,7 @@ const NOTHING: Cell = Cell(0);
 /// Touched by every change: what a decision depends on that asked too much to be noted singly.
 const EVERYTHING: Cell = Cell(1);
 /// Cells below this have a meaning of their own.
-const RESERVED: u16 = 2;
+const RESERVED: u32 = 2;
 
 /// Names the table (or the kind of question) that a cell is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +114,7 @@ impl Default for Cells {
 impl Cells {
     /// Cells whose first generation is `generation`: a test of the wrap-around starts just before it.
     pub fn starting_at(generation: u32) -> Self {
-        let cells = std::iter::repeat_with(|| AtomicU32::new(0)).take(CELLS).collect();
+        let cells: Box<[AtomicU32]> = std::iter::repeat_with(|| AtomicU32::new(0)).take(CELLS).collect();
         let moment = CachePadded::new(AtomicU64::new(u64::from(generation)));
         Self { cells, moment, writer: Mutex::new(()), hasher: RandomState::new() }
     }
@@ -124,7 +125,7 @@ impl Cells {
         let hash = self.hasher.hash_one((table, question));
         // The product maps the high half of the hash evenly onto the cells that have no meaning of their own.
         let span = CELLS as u64 - u64::from(RESERVED);
-        Cell(RESERVED + (((hash >> 32) * span) >> 32) as u16)
+        Cell(RESERVED + (((hash >> 32) * span) >> 32) as u32)
     }
 
     /// What is in force now. Everything that a table answers afterwards is at least as new.
@@ -138,7 +139,7 @@ impl Cells {
     #[inline]
     pub fn unchanged_since(&self, cells: &[Cell; DEPS], since: Moment) -> bool {
         let stands = |at: &AtomicU32| at.load(Ordering::Relaxed) <= since.generation;
-        if !cells.iter().all(|cell| self.cells.get(usize::from(cell.0)).is_some_and(stands)) {
+        if !cells.iter().all(|cell| self.cells.get(cell.0 as usize).is_some_and(stands)) {
             return false;
         }
         // Pairs with the fence of `start_epoch`: whoever read a cell that was set back reads the new epoch here.
@@ -163,7 +164,7 @@ impl Cells {
         }
         let generation = now.generation + 1;
         for cell in touched.into_iter().chain([EVERYTHING]) {
-            if let Some(at) = self.cells.get(usize::from(cell.0)) {
+            if let Some(at) = self.cells.get(cell.0 as usize) {
                 at.store(generation, Ordering::Relaxed);
             }
         }

@@ -4,6 +4,7 @@
 //! receive queues, each read by one worker, and a [`Device`] that any worker may send to. `null.rs` is the shortest
 //! correct port: copy from there.
 
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -54,11 +55,11 @@ pub struct Environment<'a> {
 
 /// Memory ports that wait to be opened, by port name.
 #[derive(Default)]
-pub struct Offered(parking_lot::Mutex<std::collections::HashMap<String, Opened>>);
+pub struct Offered(parking_lot::Mutex<HashMap<String, Opened>>);
 
 impl Offered {
     /// The map.
-    pub fn lock(&self) -> parking_lot::MutexGuard<'_, std::collections::HashMap<String, Opened>> {
+    pub fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<String, Opened>> {
         self.0.lock()
     }
 }
@@ -180,79 +181,217 @@ pub struct Status {
 }
 
 /// Frames on their way out by one port, oldest first.
-#[derive(Debug, Default)]
+///
+/// Frames lie in a row, and where they came in is told in runs: a burst has one ingress port, so appending one is a
+/// copy and a run. What was sent is cut off when the row is empty, or long.
+#[derive(Debug)]
 pub struct TxBatch {
-    frames: std::collections::VecDeque<(Frame, PortId)>,
-    /// Sum of their octets.
+    /// `None` before `head`, a frame from there on.
+    frames: Vec<Option<Frame>>,
+    head: usize,
+    /// Ingress ports of the frames from `head` on, and how many in a row came from there.
+    sources: VecDeque<(PortId, usize)>,
+    /// Sum of the frames' octets.
     bytes: usize,
 }
 
+impl Default for TxBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl TxBatch {
-    /// Room for as many frames as a burst and a full port's backlog have, so that it never grows under load.
+    /// Room for as many frames as a burst and a full port's backlog have, so that it seldom grows under load.
     pub fn new() -> Self {
-        Self { frames: std::collections::VecDeque::with_capacity(512), bytes: 0 }
+        Self { frames: Vec::with_capacity(512), head: 0, sources: VecDeque::with_capacity(64), bytes: 0 }
     }
 
     /// Append a frame that came in by `from`.
     #[inline]
     pub fn push(&mut self, frame: Frame, from: PortId) {
-        self.bytes += frame.len();
-        self.frames.push_back((frame, from));
+        self.extend([frame], from);
+    }
+
+    /// Append frames that came in by `from`.
+    #[inline]
+    pub fn extend(&mut self, frames: impl IntoIterator<Item = Frame>, from: PortId) {
+        let before = self.frames.len();
+        let bytes = &mut self.bytes;
+        self.frames.extend(frames.into_iter().map(|frame| {
+            *bytes += frame.len();
+            Some(frame)
+        }));
+        self.note(from, self.frames.len() - before);
+    }
+
+    fn note(&mut self, from: PortId, frames: usize) {
+        match self.sources.back_mut() {
+            Some((port, run)) if *port == from => *run += frames,
+            _ if frames != 0 => self.sources.push_back((from, frames)),
+            _ => {}
+        }
     }
 
     /// The oldest frame.
     #[inline]
     pub fn front(&mut self) -> Option<&mut Frame> {
-        self.frames.front_mut().map(|(frame, _)| frame)
+        self.frames.get_mut(self.head)?.as_mut()
     }
 
     /// Take the oldest frame out, with the port it came in by.
     #[inline]
     pub fn pop(&mut self) -> Option<(Frame, PortId)> {
-        let front = self.frames.pop_front();
-        if let Some((frame, _)) = &front {
-            self.bytes -= frame.len().min(self.bytes);
-        }
-        front
+        let frame = self.frames.get_mut(self.head)?.take()?;
+        let from = self.sources.front().map_or(PortId::NONE, |(port, _)| *port);
+        self.sent(1, frame.len());
+        Some((frame, from))
     }
 
     /// Take the `n` oldest frames out, for a device that takes them for certain.
     #[inline]
-    pub fn take(&mut self, n: usize) -> impl Iterator<Item = Frame> {
-        let bytes = &mut self.bytes;
-        self.frames.drain(..n.min(self.frames.len())).map(|(frame, _)| {
-            *bytes -= frame.len().min(*bytes);
-            frame
-        })
+    pub fn take(&mut self, n: usize, mut each: impl FnMut(Frame)) {
+        let n = n.min(self.len());
+        let mut bytes = 0;
+        for frame in self.frames.iter_mut().skip(self.head).take(n).filter_map(Option::take) {
+            bytes += frame.len();
+            each(frame);
+        }
+        self.sent(n, bytes);
+    }
+
+    /// The `n` oldest frames have been taken out.
+    #[inline]
+    fn sent(&mut self, n: usize, bytes: usize) {
+        self.head += n;
+        self.bytes -= bytes.min(self.bytes);
+        if self.head == self.frames.len() {
+            self.frames.clear();
+            self.sources.clear();
+            self.head = 0;
+            return;
+        }
+        let mut n = n;
+        while let Some((_, run)) = self.sources.front_mut() {
+            let taken = n.min(*run);
+            (*run, n) = (*run - taken, n - taken);
+            if *run != 0 {
+                break;
+            }
+            self.sources.pop_front();
+        }
+        if self.head >= 1024 {
+            self.frames.drain(..self.head);
+            self.head = 0;
+        }
     }
 
     /// Take the newest frame out, with the port it came in by.
     pub fn pop_newest(&mut self) -> Option<(Frame, PortId)> {
-        let back = self.frames.pop_back();
-        if let Some((frame, _)) = &back {
-            self.bytes -= frame.len().min(self.bytes);
+        if self.is_empty() {
+            return None;
         }
-        back
+        let frame = self.frames.pop()??;
+        self.bytes -= frame.len().min(self.bytes);
+        let (from, run) = self.sources.back_mut()?;
+        let from = *from;
+        *run -= 1;
+        if *run == 0 {
+            self.sources.pop_back();
+        }
+        Some((frame, from))
     }
 
     /// Put a frame that was popped back to the front.
     pub fn unpop(&mut self, frame: Frame, from: PortId) {
         self.bytes += frame.len();
-        self.frames.push_front((frame, from));
+        match self.head.checked_sub(1) {
+            Some(before) => {
+                self.head = before;
+                if let Some(place) = self.frames.get_mut(before) {
+                    *place = Some(frame);
+                }
+            }
+            None => self.frames.insert(0, Some(frame)),
+        }
+        match self.sources.front_mut() {
+            Some((port, run)) if *port == from => *run += 1,
+            _ => self.sources.push_front((from, 1)),
+        }
     }
 
     /// Frames.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.frames.len()
+        self.frames.len() - self.head
     }
 
     /// Octets of all frames.
+    #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// No frame.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lengths of the frames of a batch and where they came from, taken out one by one.
+    fn drain(batch: &mut TxBatch, stash: &mut Stash) -> Vec<(usize, u16)> {
+        let mut rows = Vec::new();
+        while let Some((frame, from)) = batch.pop() {
+            rows.push((frame.len(), from.0));
+            stash.give(frame);
+        }
+        rows
+    }
+
+    fn frame(stash: &mut Stash, len: usize) -> Frame {
+        let mut frame = stash.take().unwrap();
+        assert!(frame.fill(&vec![0; len]));
+        frame
+    }
+
+    #[test]
+    fn a_batch_keeps_order_source_and_octets_whichever_end_is_taken() {
+        let mut stash = Pool::heap(256, 0).stash();
+        let mut batch = TxBatch::new();
+        let frames: Vec<Frame> = (1..=3).map(|len| frame(&mut stash, len)).collect();
+        batch.extend(frames, PortId(1));
+        batch.push(frame(&mut stash, 4), PortId(2));
+        batch.push(frame(&mut stash, 5), PortId(1));
+        assert_eq!((batch.len(), batch.bytes()), (5, 15));
+        let (newest, from) = batch.pop_newest().unwrap();
+        assert_eq!((newest.len(), from), (5, PortId(1)));
+        stash.give(newest);
+        let (oldest, from) = batch.pop().unwrap();
+        assert_eq!((oldest.len(), from), (1, PortId(1)));
+        batch.unpop(oldest, from);
+        batch.take(2, |frame| stash.give(frame));
+        assert_eq!((batch.len(), batch.bytes(), batch.front().map(|frame| frame.len())), (2, 7, Some(3)));
+        assert_eq!(drain(&mut batch, &mut stash), [(3, 1), (4, 2)]);
+        assert_eq!((batch.len(), batch.bytes(), batch.pop_newest().is_none()), (0, 0, true));
+        assert_eq!(stash.available(), 256);
+    }
+
+    #[test]
+    fn a_batch_that_is_never_empty_does_not_grow_for_ever() {
+        let mut stash = Pool::heap(256, 0).stash();
+        let mut batch = TxBatch::new();
+        batch.push(frame(&mut stash, 60), PortId(1));
+        for _ in 0..10_000 {
+            batch.push(frame(&mut stash, 60), PortId(2));
+            batch.take(1, |frame| stash.give(frame));
+        }
+        assert_eq!((batch.len(), batch.bytes()), (1, 60));
+        assert!(batch.frames.capacity() < 4096);
+        drain(&mut batch, &mut stash);
     }
 }

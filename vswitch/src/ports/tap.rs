@@ -34,7 +34,7 @@ use rustix::io::Errno;
 
 use super::{Device, Environment, Opened, PortDef, PortError, Rx, RxQueue, Status, Tx, TxBatch};
 use crate::keeper::Keeper;
-use crate::sys::netlink::{Link, Netlink};
+use crate::sys::netlink::{Link, Netlink, Settings};
 use crate::sys::netns::{self, Identity};
 use crate::sys::tun::{self, HEADER, offload};
 
@@ -177,6 +177,21 @@ impl Device for Tap {
         let checksum = if work.needs_csum() { offload::CSUM } else { 0 };
         let needs = segmentation | ecn | checksum;
         self.accepted & needs == needs
+    }
+
+    fn configure(&self, port: &api::Port) -> Result<(), PortError> {
+        let set = || {
+            let ns = tun::namespace(&self.fd)?;
+            netns::within(ns.as_fd(), || {
+                let netlink = Netlink::open()?;
+                let index = netlink.index(&tun::name(&self.fd)?)?;
+                netlink.set(index, &Settings { mac: port.mac, mtu: Some(port.mtu.into()), ..Settings::default() })
+            })?
+        };
+        set().map_err(|error: io::Error| {
+            let mac = port.mac.map(|mac| format!(" mac={mac}")).unwrap_or_default();
+            PortError(format!("mtu_request={}{mac}: {error}", port.mtu))
+        })
     }
 
     fn status(&self) -> Status {

@@ -203,10 +203,10 @@ impl Worker {
         self.clock.advance(start);
         self.queues.look();
         let mut frames = 0;
-        let (contended, mut busy) = (self.busy > 1, 0);
+        let (sharers, mut busy) = (self.busy, 0);
         for _ in 0..self.queues.ready() {
             let Some(at) = self.queues.next() else { break };
-            let taken = self.burst(at, contended, &mut lap);
+            let taken = self.burst(at, sharers, &mut lap);
             frames += taken;
             busy += usize::from(taken != 0);
         }
@@ -232,7 +232,7 @@ impl Worker {
     }
 
     /// One burst of one queue, from rx to tx.
-    fn burst(&mut self, at: usize, contended: bool, lap: &mut impl FnMut(Lap)) -> usize {
+    fn burst(&mut self, at: usize, sharers: usize, lap: &mut impl FnMut(Lap)) -> usize {
         let Self { reader, live, counters, pipeline, burst, stash, queues, transmit, clock, gone, .. } = self;
         let Some(queue) = queues.get(at) else { return 0 };
         let (port, start) = (queue.port, ticks());
@@ -254,7 +254,7 @@ impl Worker {
             if !snapshot.captures.is_empty() {
                 snapshot.captures.ingress(burst);
             }
-            let walks = queue.walks(contended);
+            let walks = queue.walks(sharers);
             let turn = Turn { moment, program: &snapshot.program, live, counters, now: clock.now(), walks };
             pipeline.run_measured(burst, &turn, |step| lap(Lap::Step(step)));
             transmit.send(burst, pipeline, snapshot, stash, counters, clock.now());

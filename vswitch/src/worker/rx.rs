@@ -22,9 +22,9 @@ const EVENTS: usize = 64;
 const WAKE: u64 = u64::MAX;
 /// Longest sleep: entries of the cache are swept once a second.
 const NAP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// Ticks that a queue earns by each turn it is given while others wait, and the most it may save up.
-const QUANTUM: i64 = 100_000;
-const SAVINGS: i64 = 4 * QUANTUM;
+/// Ticks of a turn that the busy queues share among them, and for how many turns a queue may save its share.
+const TURN: i64 = 1_000_000;
+const SAVED_TURNS: i64 = 4;
 /// Walks that a burst may make whatever its queue has spent: a storm loses what is beyond this, a lone newcomer nothing.
 const FLOOR: usize = 4;
 /// What a walk is reckoned to cost, ticks, when a share is turned into a number of walks.
@@ -41,21 +41,23 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Walks that the next burst may make. A queue that has the worker to itself may make as many as it wants.
+    /// Walks that the next burst may make, when `busy` queues have frames. A queue that has the worker to itself may
+    /// make as many as it wants.
     #[inline]
-    pub(super) fn walks(&mut self, contended: bool) -> usize {
-        if !contended {
-            self.credit = SAVINGS;
+    pub(super) fn walks(&mut self, busy: usize) -> usize {
+        if busy <= 1 {
+            self.credit = 0;
             return usize::MAX;
         }
-        self.credit = (self.credit + QUANTUM).min(SAVINGS);
+        let share = TURN / busy as i64;
+        self.credit = (self.credit + share).min(share * SAVED_TURNS);
         usize::try_from(self.credit / WALK).unwrap_or(0).max(FLOOR)
     }
 
     /// Its last burst cost this many ticks.
     #[inline]
     pub(super) fn charge(&mut self, ticks: u64) {
-        self.credit = (self.credit - ticks as i64).max(-SAVINGS);
+        self.credit = (self.credit - ticks as i64).max(-TURN);
     }
 }
 
@@ -89,7 +91,7 @@ impl Queues {
             let _ = epoll::add(&self.epoll, fd, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN);
         }
         if let Some(slot) = self.queues.get_mut(place) {
-            *slot = Some(Queue { port, rx, listed: true, credit: SAVINGS });
+            *slot = Some(Queue { port, rx, listed: true, credit: 0 });
         }
         self.ready.push_back(place);
     }

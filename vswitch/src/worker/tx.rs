@@ -68,17 +68,25 @@ impl Transmit {
         now: Now,
     ) {
         let (lanes, from) = (burst.len(), burst.in_port);
-        for (frame, &verdict) in burst.frames.iter_mut().zip(&burst.verdicts).take(lanes) {
-            let Some(frame) = frame.take() else { continue };
+        let (mut frames, mut verdicts) = (burst.frames.iter_mut().take(lanes), burst.verdicts.as_slice());
+        while let Some(&verdict) = verdicts.first() {
+            // Neighbours with the same way out go together.
+            let run = verdicts.iter().take(frames.len()).take_while(|next| **next == verdict).count();
+            if run == 0 {
+                break;
+            }
+            verdicts = verdicts.get(run..).unwrap_or_default();
+            let same = frames.by_ref().take(run).filter_map(Option::take);
             match verdict {
-                Verdict::Output(port) => self.queue(port, frame, from, snapshot, stash, counters),
+                Verdict::Output(port) => self.queue(port, same, from, snapshot, stash, counters),
                 Verdict::Multi(list) => {
-                    self.multiply(pipeline.copies(list), frame, burst.in_port, snapshot, stash, counters)
+                    let copies = pipeline.copies(list);
+                    same.for_each(|frame| self.multiply(copies, frame, from, snapshot, stash, counters));
                 }
-                _ => {
+                _ => same.for_each(|frame| {
                     count_drop(counters, from, verdict);
                     stash.give(frame);
-                }
+                }),
             }
         }
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -88,40 +96,51 @@ impl Transmit {
         self.dirty = dirty;
     }
 
-    /// Append a frame to what leaves by a port.
+    /// Append frames to what leaves by a port.
     #[inline]
     fn queue(
         &mut self,
         port: PortId,
-        frame: Frame,
+        frames: impl Iterator<Item = Frame>,
         from: PortId,
         snapshot: &Snapshot,
         stash: &mut Stash,
         counters: &Counters,
     ) {
-        if frame.offload().is_some() {
-            return self.finish(port, frame, from, snapshot, stash, counters);
+        let capture = !snapshot.captures.is_empty();
+        let mut frames = frames.peekable();
+        while frames.peek().is_some() {
+            let ready = std::iter::from_fn(|| frames.next_if(|frame| !capture && frame.offload().is_none()));
+            self.backlog(port).batch.extend(ready, from);
+            if let Some(frame) = frames.next() {
+                self.finish(port, frame, from, snapshot, stash, counters);
+            }
         }
-        self.push(port, frame, from, snapshot);
     }
 
+    /// What waits for a port, which is flushed after this burst.
     #[inline]
-    fn push(&mut self, port: PortId, frame: Frame, from: PortId, snapshot: &Snapshot) {
-        if !snapshot.captures.is_empty() {
-            snapshot.captures.egress(port, &frame);
-        }
+    fn backlog(&mut self, port: PortId) -> &mut Backlog {
         if self.backlogs.len() <= port.index() {
-            self.backlogs.resize_with(port.index() + 1, || Backlog { batch: TxBatch::new(), ..Backlog::default() });
+            self.backlogs.resize_with(port.index() + 1, Backlog::default);
         }
-        let Some(backlog) = self.backlogs.get_mut(port.index()) else { return };
-        backlog.batch.push(frame, from);
+        // The line above made it.
+        let backlog = &mut self.backlogs[port.index()];
         if !backlog.listed {
             backlog.listed = true;
             self.dirty.push(port);
         }
+        backlog
     }
 
-    /// A frame that is not finished: the port finishes it, or we do.
+    fn push(&mut self, port: PortId, frame: Frame, from: PortId, snapshot: &Snapshot) {
+        if !snapshot.captures.is_empty() {
+            snapshot.captures.egress(port, &frame);
+        }
+        self.backlog(port).batch.push(frame, from);
+    }
+
+    /// A frame that may not be finished: the port finishes it, or we do.
     fn finish(
         &mut self,
         port: PortId,
@@ -189,7 +208,7 @@ impl Transmit {
             counters.dropped(from, DropReason::NoFrame);
             return stash.give(frame);
         }
-        self.queue(copy.port, frame, from, snapshot, stash, counters);
+        self.finish(copy.port, frame, from, snapshot, stash, counters);
     }
 
     /// Try the ports that were full again.
