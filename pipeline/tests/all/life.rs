@@ -311,7 +311,7 @@ fn a_list_of_ways_out_is_that_of_its_frame_though_its_entry_gives_way_in_the_sam
     let mut list = vec![(1, Vlan::default())];
     list.extend((2..=8).map(|port| (port, trunk(&of(port)))));
     let mut bench = Bench::new(1);
-    bench.limit_entries(4096);
+    bench.caches(4096, 0);
     bench.apply(ports(&list));
     bench.apply(vec![add_station(station(0, mac(9), 1))]);
     let flood = |vlan: u16| tagged(BROADCAST, mac(1), vlan);

@@ -2,6 +2,7 @@
 //! that never end. What they share with the real ones is the contract of `resolve::stage`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use api::{Change, Delta, Port, PortId, Vlan};
 use pipeline::burst::VlanEdit;
@@ -264,6 +265,36 @@ fn a_walk_that_does_not_end_is_ended() {
             bench.watch(|bench| (0..3).for_each(|_| assert_eq!(bench.send(1, &udp4(64, 80, 20)), Fate::drop(reason))));
         assert_eq!(seen, events(&[("cache_hit", 2), ("cache_miss", 1), ("walk", 1)]), "{reason}");
     }
+}
+
+/// A fact that no table holds and no cell speaks of.
+static WHIM: AtomicU16 = AtomicU16::new(10);
+
+/// Decides by what it must not.
+const WHIMSICAL: StageDef = StageDef {
+    name: "whimsical",
+    help: "where to, today?",
+    build: || {
+        Box::new(Plain {
+            mask: &[Field::IN_PORT],
+            decide: |walk| {
+                walk.outputs.push(way(WHIM.load(Ordering::Relaxed)));
+                Next::Continue
+            },
+        })
+    },
+};
+
+#[test]
+fn the_shadow_tells_of_a_cached_verdict_that_a_walk_would_not_give() {
+    let mut bench = staged(1, &[&WHIMSICAL, &deliver::STAGE]);
+    bench.caches(4096, 2);
+    (0..9).for_each(|_| assert_eq!(bench.send(1, &udp4(64, 80, 20)).ports(), [10]));
+    assert_eq!((bench.events()["shadow_walk"], bench.events().get("cache_divergence")), (4, None));
+    WHIM.store(11, Ordering::Relaxed);
+    let (_, seen) =
+        bench.watch(|bench| (0..4).for_each(|_| assert_eq!(bench.send(1, &udp4(64, 80, 20)).ports(), [10])));
+    assert_eq!(seen, events(&[("cache_divergence", 2), ("cache_hit", 4), ("shadow_walk", 2)]));
 }
 
 /// Looks at a field that it does not declare.

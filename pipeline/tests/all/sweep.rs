@@ -62,7 +62,7 @@ fn a_station_that_speaks_while_others_come_and_go_does_not_age() {
 #[test]
 fn an_entry_that_gives_way_accounts_for_what_it_served() {
     let mut bench = forgetful(1, 3);
-    bench.limit_entries(4096);
+    bench.caches(4096, 0);
     bench.apply(vec![add_station(station(0, mac(2), 2))]);
     let hello = eth(mac(2), mac(1));
     bench.send(1, &hello);
@@ -97,7 +97,7 @@ fn an_entry_that_nobody_uses_is_forgotten() {
 #[test]
 fn a_scan_leaves_flows_in_use_in_the_cache() {
     let mut bench = Bench::new(1);
-    bench.limit_entries(4096);
+    bench.caches(4096, 0);
     let mut changes = plain(2);
     changes[0] = add_bridge(Bridge { mac_table_size: 100_000, ..bridge(BR) });
     bench.apply(changes);

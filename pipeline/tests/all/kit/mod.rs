@@ -3,6 +3,7 @@
 //! With two workers a port belongs to worker `number % 2`, so that the two directions between ports 1 and 2 are decided by
 //! different caches.
 
+pub(crate) mod history;
 pub(crate) mod net;
 
 use std::collections::BTreeMap;
@@ -105,9 +106,9 @@ impl Bench {
         }
     }
 
-    /// Caches of this many entries instead.
-    pub(crate) fn limit_entries(&mut self, entries: usize) {
-        self.workers.iter_mut().for_each(|worker| worker.pipeline = Pipeline::heap(entries, 0));
+    /// Caches of this many entries instead; one hit in `shadow` is walked again.
+    pub(crate) fn caches(&mut self, entries: usize, shadow: u64) {
+        self.workers.iter_mut().for_each(|worker| worker.pipeline = Pipeline::heap(entries, shadow));
     }
 
     /// A transaction, as the switch carries it out.
