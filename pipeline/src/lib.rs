@@ -165,6 +165,8 @@ impl Pipeline {
             self.flush(turn);
             self.epoch = moment.epoch;
         }
+        // The last burst was sent.
+        self.resolver.lists.settle();
         let Some(ingress) = turn.program.ingress(burst.in_port) else {
             let lanes = burst.len();
             burst
@@ -213,7 +215,7 @@ impl Pipeline {
         }
     }
 
-    /// The ways out of a `Multi` verdict of the last burst.
+    /// The ways out of a `Multi` verdict of the last burst, until the next one or a sweep.
     pub fn copies(&self, list: u32) -> &[Copy] {
         self.resolver.lists.get(list)
     }
@@ -233,17 +235,25 @@ impl Pipeline {
         }
         self.swept = now;
         let elapsed = elapsed.min(SWEEP_MAX);
+        let turn = &self.as_of_the_caches(turn);
         let resolver = &mut self.resolver;
         sweep(&mut self.v4, resolver, elapsed, turn);
         sweep(&mut self.v6, resolver, elapsed, turn);
         sweep(&mut self.wide, resolver, elapsed, turn);
         resolver.accounts.settle(turn.live, turn.now);
+        resolver.lists.settle();
         let entries = self.entries() as u64;
         turn.counters.entries.store(entries, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// The turn in the epoch that the entries are of: their generations say nothing in another one.
+    fn as_of_the_caches<'a>(&self, turn: &Turn<'a>) -> Turn<'a> {
+        Turn { moment: Moment { epoch: self.epoch, ..turn.moment }, ..*turn }
+    }
+
     /// Forget everything.
     fn flush(&mut self, turn: &Turn<'_>) {
+        let turn = &self.as_of_the_caches(turn);
         let Resolver { lists, accounts, .. } = &mut self.resolver;
         self.v4.flush(&mut |hot, cold| retire(lists, accounts, hot, cold, turn));
         self.v6.flush(&mut |hot, cold| retire(lists, accounts, hot, cold, turn));

@@ -15,6 +15,7 @@ use pipeline::raw::{Frame, Pool, Stash};
 use pipeline::segment::finish;
 
 use super::mutate::{self, Random};
+use super::path::path;
 use super::{frames, oracle};
 
 /// One thing to fuzz.
@@ -34,9 +35,10 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "parse", help: "the parser, its kernels, and etherparse agree", run: parse, mutate: mutate::frame },
     Target { name: "segment", help: "cutting super-frames keeps the payload", run: segment, mutate: mutate::octets },
+    Target { name: "path", help: "a cached verdict is that of a fresh walk", run: path, mutate: mutate::octets },
 ];
 
-fn outcome(facts: impl Hash) -> u64 {
+pub(super) fn outcome(facts: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     facts.hash(&mut hasher);
     hasher.finish()

@@ -93,8 +93,6 @@ struct Table {
     marks: Box<[u64]>,
     /// A xorshift generator: which stations a sample takes.
     random: u64,
-    /// Where expiry goes on.
-    hand: usize,
 }
 
 impl Stations {
@@ -198,11 +196,11 @@ impl Stations {
         let bridges: Vec<_> = self.bridges.read().iter().map(|(id, table)| (*id, Arc::clone(table))).collect();
         let mut gone = 0;
         for (bridge, table) in bridges {
-            let strides = table.lock().stations.len().div_ceil(EXPIRY_STRIDE);
-            for _ in 0..strides {
+            let slots = table.lock().stations.len();
+            for from in (0..slots).step_by(EXPIRY_STRIDE) {
                 let mut table = table.lock();
                 gone += cells.change(|touched| {
-                    let expired = table.expire(now);
+                    let expired = table.expire(from, now);
                     expired.iter().for_each(|&address| touched.touch(NAME, (bridge, address)));
                     expired.len()
                 });
@@ -250,7 +248,6 @@ impl Table {
             largest: PortId::NONE,
             marks: vec![0; CELLS / 64].into_boxed_slice(),
             random: 0x9e37_79b9_7f4a_7c15,
-            hand: 0,
         }
     }
 
@@ -379,10 +376,9 @@ impl Table {
         self.forget(oldest?.1)
     }
 
-    fn expire(&mut self, now: Now) -> Vec<Address> {
-        let from = if self.hand < self.stations.len() { self.hand } else { 0 };
+    /// Forget the silent ones among [`EXPIRY_STRIDE`] slots.
+    fn expire(&mut self, from: usize, now: Now) -> Vec<Address> {
         let to = (from + EXPIRY_STRIDE).min(self.stations.len());
-        self.hand = to;
         let silent = |station: &Station| now.second().saturating_sub(station.heard) >= self.ageing;
         let slots: Vec<u32> = (from as u32..to as u32)
             .filter(|&slot| self.stations.get(slot as usize).is_some_and(|s| s.as_ref().is_some_and(silent)))
@@ -453,7 +449,7 @@ mod tests {
         let mut asked = Asked::new(&live.cells);
         assert!(live.stations.find(BRIDGE, address(2), &mut asked).is_none());
         hear(&live, 2, 7, at(0));
-        assert!(!live.cells.unchanged_since(&asked.deps().cells(), before.generation));
+        assert!(!live.cells.unchanged_since(&asked.deps().cells(), before));
     }
 
     #[test]
@@ -461,7 +457,7 @@ mod tests {
         for change in 0..3 {
             let live = live(100);
             hear(&live, 1, 7, at(0));
-            let made = live.cells.now().generation;
+            let made = live.cells.now();
             let mut asked = Asked::new(&live.cells);
             assert!(live.stations.find(BRIDGE, address(1), &mut asked).is_some());
             match change {
@@ -482,6 +478,16 @@ mod tests {
         assert_eq!(live.stations.expire(at(299), &live.cells), 0);
         assert_eq!(live.stations.expire(at(300), &live.cells), 1);
         assert_eq!((place(&live, 1), place(&live, 2)), (None, Some(PortId(7))));
+    }
+
+    #[test]
+    fn old_stations_expire_though_new_ones_keep_coming() {
+        let live = live(10_000);
+        for second in 0..=300 {
+            (0..10).for_each(|i| _ = hear(&live, second * 10 + i, 7, at(second.into())));
+            live.stations.expire(at(second.into()), &live.cells);
+        }
+        assert_eq!((place(&live, 0), place(&live, 10)), (None, Some(PortId(7))));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the parser accepts, refuses and reads, from real octets; kernels against each other. `tests/oracle.rs`
+//! What the parser accepts, refuses and reads, from real octets; kernels against each other. `tests/all/parser.rs`
 //! holds the same parser against etherparse.
 
 #[path = "../../tests/kit/frames.rs"]

@@ -10,7 +10,7 @@
 //! generation below the cell's, and is refused; one that carries the new generation saw the new table.
 
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use ahash::RandomState;
 use crossbeam::utils::CachePadded;
@@ -135,12 +135,16 @@ impl Cells {
         Moment { epoch: (moment >> 32) as u32, generation: moment as u32 }
     }
 
-    /// None of these cells changed after `generation`.
+    /// None of these cells changed after `since`. In another epoch nobody can tell any more.
     #[inline]
-    pub fn unchanged_since(&self, cells: &[Cell; DEPS], generation: u32) -> bool {
-        cells
-            .iter()
-            .all(|cell| self.cells.get(cell.0 as usize).is_some_and(|at| at.load(Ordering::Relaxed) <= generation))
+    pub fn unchanged_since(&self, cells: &[Cell; DEPS], since: Moment) -> bool {
+        let stands = |at: &AtomicU32| at.load(Ordering::Relaxed) <= since.generation;
+        if !cells.iter().all(|cell| self.cells.get(cell.0 as usize).is_some_and(stands)) {
+            return false;
+        }
+        // Pairs with the fence of `start_epoch`: whoever read a cell that was set back reads the new epoch here.
+        fence(Ordering::Acquire);
+        self.now().epoch == since.epoch
     }
 
     /// Make a change known: `alter` does it (tables, then the program pointer) and says which cells it touched. When
@@ -169,9 +173,12 @@ impl Cells {
     }
 
     /// Generations have run out: workers flush their caches when they see the new epoch, so no cell needs to speak.
+    /// A burst that began before may still ask cells that have been set back: the epoch comes first, so that it can
+    /// tell. Until they are set back, bursts of the new epoch walk more often than they must.
     fn start_epoch(&self, epoch: u32) {
-        self.cells.iter().for_each(|cell| cell.store(0, Ordering::Relaxed));
         self.moment.store(u64::from(epoch) << 32 | 1, Ordering::Release);
+        fence(Ordering::Release);
+        self.cells.iter().for_each(|cell| cell.store(0, Ordering::Relaxed));
     }
 }
 
@@ -230,13 +237,13 @@ mod tests {
         let cells = Cells::default();
         let mut deps = Deps::default();
         deps.note(cells.cell(TABLE, 1u32));
-        let made = cells.now().generation;
+        let made = cells.now();
         let other = (2u32..).find(|&i| cells.cell(TABLE, i) != cells.cell(TABLE, 1u32)).unwrap();
         touch(&cells, other);
         assert!(cells.unchanged_since(&deps.cells(), made));
         touch(&cells, 1);
         assert!(!cells.unchanged_since(&deps.cells(), made));
-        assert!(cells.unchanged_since(&deps.cells(), cells.now().generation));
+        assert!(cells.unchanged_since(&deps.cells(), cells.now()));
     }
 
     #[test]
@@ -252,7 +259,7 @@ mod tests {
                 break;
             }
         }
-        let made = cells.now().generation;
+        let made = cells.now();
         let other = (1000u32..).find(|&i| !asked.contains(&cells.cell(TABLE, i))).unwrap();
         touch(&cells, other);
         assert!(!cells.unchanged_since(&deps.cells(), made));
@@ -270,9 +277,12 @@ mod tests {
     fn generations_that_run_out_start_an_epoch() {
         let cells = Cells::starting_at(u32::MAX - 1);
         touch(&cells, 1);
-        assert_eq!(cells.now(), Moment { epoch: 0, generation: u32::MAX });
+        let last = Moment { epoch: 0, generation: u32::MAX };
+        assert_eq!(cells.now(), last);
         touch(&cells, 1);
         assert_eq!(cells.now(), Moment { epoch: 1, generation: 1 });
+        let asked = Deps::default().cells();
+        assert!(cells.unchanged_since(&asked, cells.now()) && !cells.unchanged_since(&asked, last));
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub(crate) fn ask<const N: usize>(
     if hot.key != *key {
         return Answer::No;
     }
-    let made = hot.generation;
-    let revalidated = made != moment.generation;
+    let made = Moment { generation: hot.generation, ..moment };
+    let revalidated = made != moment;
     if revalidated && !cache.cold(entry).is_some_and(|cold| cells.unchanged_since(&cold.cells, made)) {
         return Answer::Stale;
     }

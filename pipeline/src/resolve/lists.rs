@@ -1,4 +1,8 @@
 //! Interned lists: what a `Multi` verdict names, one copy for all entries that say the same.
+//!
+//! A frame of the burst may have its list from an entry that gives way later in the same burst, and its copies are made
+//! when the burst is sent. So a list that nobody names any more is kept until the next burst begins: its number given
+//! to another list at once, the frame would leave by the ports of another VLAN.
 
 use std::collections::HashMap;
 
@@ -13,6 +17,8 @@ pub struct Lists {
     /// By number: the list, and how many name it.
     lists: Vec<(Box<[Copy]>, u32)>,
     free: Vec<u32>,
+    /// Names given up since the last [`Self::settle`]: a number stands here once for each.
+    released: Vec<u32>,
 }
 
 impl Lists {
@@ -41,14 +47,29 @@ impl Lists {
         number
     }
 
-    /// One that named the list is gone.
+    /// One that named the list is gone. The list stays until [`Self::settle`].
     pub fn release(&mut self, number: u32) {
-        let Some((list, names)) = self.lists.get_mut(number as usize) else { return };
-        *names = names.saturating_sub(1);
-        if *names == 0 {
-            let list = std::mem::take(list);
-            self.index.remove(&list);
-            self.free.push(number);
+        self.released.push(number);
+    }
+
+    /// No frame waits for its copies: lists that nobody names go.
+    #[inline]
+    pub fn settle(&mut self) {
+        if !self.released.is_empty() {
+            self.forget();
+        }
+    }
+
+    #[cold]
+    fn forget(&mut self) {
+        for number in self.released.drain(..) {
+            let Some((list, names)) = self.lists.get_mut(number as usize) else { continue };
+            *names = names.saturating_sub(1);
+            if *names == 0 {
+                let list = std::mem::take(list);
+                self.index.remove(&list);
+                self.free.push(number);
+            }
         }
     }
 
@@ -84,8 +105,11 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(lists.obtain(&[way(1), way(2)]), a);
         lists.release(a);
+        lists.settle();
         assert_eq!(lists.get(a), [way(1), way(2)]);
         lists.release(a);
+        assert_eq!(lists.get(a), [way(1), way(2)], "a frame may still wait for it");
+        lists.settle();
         assert_eq!(lists.len(), 1);
         assert_eq!(lists.obtain(&[way(4), way(5)]), a, "the number is used again");
         assert_eq!(lists.get(b), [way(1), way(3)]);

@@ -31,8 +31,6 @@ pub struct Resolver {
     pub lists: Lists,
     /// What swept and evicted entries account to.
     pub accounts: Accounts,
-    /// Lists that only this burst's transient verdicts name.
-    transient_lists: Vec<u32>,
     /// This burst's decisions that are not kept, for those who follow: lane, verdict, edit.
     transient: Vec<(usize, Verdict, VlanEdit)>,
 }
@@ -57,9 +55,6 @@ impl Resolver {
     ) -> usize {
         let mut walks = 0;
         self.transient.clear();
-        for number in self.transient_lists.drain(..) {
-            self.lists.release(number);
-        }
         for lane in 0..burst.len() {
             if burst.verdicts.get(lane) != Some(&Verdict::Pending) {
                 continue;
@@ -113,9 +108,7 @@ impl Resolver {
         if walk.transient {
             turn.counters.coverage.walk_transient.add(1);
             self.transient.push((lane, verdict, vlan));
-            if let Verdict::Multi(list) = verdict {
-                self.transient_lists.push(list);
-            }
+            self.release(verdict);
             return Some((verdict, vlan));
         }
         let decision =
@@ -126,10 +119,19 @@ impl Resolver {
             retire(lists, accounts, hot, cold, turn);
         };
         let entry = cache.insert(*key, hash, moment.generation, turn.now.second(), &decision, &mut evicted);
-        if let Some(hot) = cache.hot(entry) {
-            (hot.packets, hot.bytes) = (1, frame.len() as u64);
+        match cache.hot(entry) {
+            Some(hot) => (hot.packets, hot.bytes) = (1, frame.len() as u64),
+            // There was no room, so no entry names the list.
+            None => self.release(verdict),
         }
         Some((verdict, vlan))
+    }
+
+    /// No entry names the list of this verdict any more, or none ever will.
+    fn release(&mut self, verdict: Verdict) {
+        if let Verdict::Multi(list) = verdict {
+            self.lists.release(list);
+        }
     }
 
     /// Decide one frame: pure but for the interned list that the verdict may name.
@@ -176,8 +178,8 @@ impl Resolver {
     /// Take a worthless entry out.
     fn discard<const N: usize>(&mut self, cache: &mut FlowCache<N>, entry: u32, key: &[u64; N], hash: u64) {
         // What it rested on is no more: there is nobody to account to.
-        if let Some(Verdict::Multi(list)) = cache.hot(entry).map(|hot| hot.verdict()) {
-            self.lists.release(list);
+        if let Some(verdict) = cache.hot(entry).map(|hot| hot.verdict()) {
+            self.release(verdict);
         }
         cache.remove(key, hash);
     }
@@ -194,9 +196,7 @@ impl Resolver {
         let (layers, frame) = (burst.layers.get(lane)?, burst.frames.get(lane)?.as_ref()?);
         let (verdict, vlan) = (*burst.verdicts.get(lane)?, *burst.vlans.get(lane)?);
         let outcome = self.decide(burst, frame, layers, ingress, turn);
-        if let Verdict::Multi(list) = outcome.verdict {
-            self.lists.release(list);
-        }
+        self.release(outcome.verdict);
         // A change in between explains any difference, and a transient verdict is nobody's to compare.
         if outcome.walk.transient || turn.live.cells.now() != moment {
             return None;
@@ -223,7 +223,8 @@ pub(crate) fn retire<const N: usize>(
 
 /// The facts that an entry rests on were used, if it still rests on them.
 pub(crate) fn account<const N: usize>(accounts: &mut Accounts, hot: &Hot<N>, cold: &Cold, turn: &Turn<'_>) {
-    if cold.trail == 0 || !turn.live.cells.unchanged_since(&cold.cells, hot.generation) {
+    let made = Moment { generation: hot.generation, ..turn.moment };
+    if cold.trail == 0 || !turn.live.cells.unchanged_since(&cold.cells, made) {
         return;
     }
     if let Some(ingress) = turn.program.ingress(FlowKey::in_port_of(&hot.key)) {

@@ -120,7 +120,7 @@ mod tests {
         let mut table: Exact<u32, u32> = Exact::new("test");
         let mut asked = Asked::new(&cells);
         assert_eq!(table.get(5, &mut asked), None);
-        let made = cells.now().generation;
+        let made = cells.now();
         assert!(cells.unchanged_since(&asked.deps().cells(), made));
         cells.change(|touched| table.set(5, Some(1), touched));
         assert!(!cells.unchanged_since(&asked.deps().cells(), made));

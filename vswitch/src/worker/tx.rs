@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api::PortId;
 use pipeline::Pipeline;
-use pipeline::burst::{Burst, Verdict};
+use pipeline::burst::{Burst, Layers, Verdict, guard};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::Now;
@@ -76,12 +76,15 @@ impl Transmit {
                 break;
             }
             verdicts = verdicts.get(run..).unwrap_or_default();
+            let layers = burst.layers.iter().skip(lanes - frames.len());
             let same = frames.by_ref().take(run).filter_map(Option::take);
             match verdict {
                 Verdict::Output(port) => self.queue(port, same, from, snapshot, stash, counters),
                 Verdict::Multi(list) => {
                     let copies = pipeline.copies(list);
-                    same.for_each(|frame| self.multiply(copies, frame, from, snapshot, stash, counters));
+                    same.zip(layers).for_each(|(frame, layers)| {
+                        self.multiply(copies, frame, layers, from, snapshot, stash, counters);
+                    });
                 }
                 _ => same.for_each(|frame| {
                     count_drop(counters, from, verdict);
@@ -161,10 +164,12 @@ impl Transmit {
     }
 
     /// One frame for several ports: copies, taken before the first edit.
+    #[expect(clippy::too_many_arguments, reason = "the loop body of `send`")]
     fn multiply(
         &mut self,
         copies: &[Copy],
         frame: Frame,
+        layers: &Layers,
         from: PortId,
         snapshot: &Snapshot,
         stash: &mut Stash,
@@ -174,9 +179,8 @@ impl Transmit {
             counters.dropped(from, DropReason::NoPort);
             return stash.give(frame);
         };
-        // A super-frame's segments are what the MTU is about, so only plain frames are measured here.
-        let size =
-            if frame.offload().is_some_and(|offload| offload.is_gso()) { 0 } else { frame.len().saturating_sub(18) };
+        // As the guard of one way out measures it: without the link layer, and a super-frame by its segments.
+        let size = layers.guard >> guard::SIZE_SHIFT;
         for copy in others {
             match stash.copy(&frame) {
                 Some(duplicate) => {
@@ -194,13 +198,13 @@ impl Transmit {
         &mut self,
         copy: &Copy,
         mut frame: Frame,
-        size: usize,
+        size: u32,
         from: PortId,
         snapshot: &Snapshot,
         stash: &mut Stash,
         counters: &Counters,
     ) {
-        if size > usize::from(copy.mtu) {
+        if size > u32::from(copy.mtu) {
             counters.dropped(from, DropReason::ExceedsMtu);
             return stash.give(frame);
         }

@@ -112,7 +112,13 @@ impl Bridging {
         match place {
             // What an operator placed does not move, wherever it seems to speak.
             Place::Static => {}
-            Place::Learned(slot, station) if station.port == in_port => walk.trail = Trail::Station(slot),
+            Place::Learned(slot, station) if station.port == in_port => {
+                walk.trail = Trail::Station(slot);
+                // The entry of its last frames may be worthless by now, and what is worthless accounts to nobody.
+                if station.heard != walk.now.second() {
+                    walk.effects.push(Effect::Hear { bridge: walk.bridge, address });
+                }
+            }
             // It has just moved here or there: this frame goes its way, but the next one asks again.
             Place::Learned(_, station) if !Stations::may_move(&station, walk.now) => walk.transient = true,
             Place::Learned(..) | Place::Unknown => walk.effects.push(Effect::Hear { bridge: walk.bridge, address }),

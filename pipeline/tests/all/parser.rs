@@ -1,8 +1,8 @@
 //! The parser against etherparse, on sound frames, on changed ones, and on octets without any order.
 
-#[path = "kit/frames.rs"]
+#[path = "../kit/frames.rs"]
 mod frames;
-#[path = "kit/oracle.rs"]
+#[path = "../kit/oracle.rs"]
 mod oracle;
 
 use proptest::prelude::*;

@@ -426,7 +426,7 @@ fn role_data_plane() {
 /// This test binary as one of the roles above; signals are blocked from its start, see the keeper's own tests.
 fn role(name: &str, run_dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture"]).env("PORTS_TEST_RUN_DIR", run_dir);
+    command.args(["--exact", &format!("ports::{name}"), "--nocapture"]).env("PORTS_TEST_RUN_DIR", run_dir);
     Signals::new(&STOP).unwrap();
     command
 }

@@ -1,0 +1,90 @@
+//! Nothing on the hit path allocates: a counting allocator proves it, for every class of keys, sweep included.
+
+#![allow(unsafe_code, reason = "an allocator that counts is the only witness")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use crate::kit::Bench;
+use crate::kit::net::*;
+use crate::stages::choosing;
+
+thread_local! {
+    /// Of this thread: other tests run beside.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator as it is; counting allocates nothing, since the counter is
+// initialised at compile time and has no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Bursts that are counted.
+const BURSTS: usize = 1000;
+
+/// Allocations of as many bursts of these frames, with ten seconds and their sweeps between the first and the last.
+fn allocations(bench: &mut Bench, port: u16, frames: &[Vec<u8>]) -> u64 {
+    let mut frames = bench.load(frames);
+    let mut drive = |bursts: usize| {
+        for _ in 0..bursts {
+            bench.drive(port, &mut frames);
+            bench.sweep(Duration::from_millis(10));
+        }
+    };
+    drive(200);
+    let before = ALLOCATIONS.get();
+    drive(BURSTS);
+    let allocations = ALLOCATIONS.get() - before;
+    bench.unload(frames);
+    allocations
+}
+
+#[test]
+fn the_allocator_counts() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(vec![1u8; 100]));
+    assert_eq!(ALLOCATIONS.get() - before, 1);
+}
+
+#[test]
+fn nothing_on_the_hit_path_allocates_in_any_class() {
+    let each = |frame: &dyn Fn(u8) -> Vec<u8>| (0..=255).map(frame).collect::<Vec<_>>();
+    let rows = [
+        ("v4", 1, each(&|i| udp4(64, i.into(), 20))),
+        ("v6", 2, each(&|i| udp6(i, 80, 20))),
+        ("wide", 3, each(&|i| udp4(i, 80, 20))),
+    ];
+    for (class, port, frames) in rows {
+        let mut bench = choosing(1);
+        assert_eq!(allocations(&mut bench, port, &frames), 0, "{class}");
+        let events = bench.events();
+        assert!(events["walk"] == 256 && events["cache_hit"] > 256_000, "{class}: {events:?}");
+    }
+}
+
+#[test]
+fn neither_a_bridge_nor_its_floods_and_tags_allocate() {
+    let mut bench = Bench::new(1);
+    bench.apply(ports(&[(1, access(10)), (2, trunk(&[])), (3, access(10))]));
+    bench.send(2, &tagged(BROADCAST, mac(2), 10));
+    // What was said once is forgotten before the count begins: to forget may take note of it.
+    bench.pass(Duration::from_secs(12));
+    let frames: Vec<_> = (0..128).flat_map(|i| [eth(mac(2), mac(1000 + i)), eth(BROADCAST, mac(1000 + i))]).collect();
+    assert_eq!(allocations(&mut bench, 1, &frames), 0);
+}

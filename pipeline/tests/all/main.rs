@@ -1,0 +1,23 @@
+//! Tests of the pipeline as a whole, by its public interface only.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`kit`] | a bench: a program, what packets write, and a worker or two without threads |
+//! | [`path`] | one frame, one row: what leaves where, or why nothing does, and which counters move |
+//! | [`life`] | what time, moves and changes do to stations and cached decisions |
+//! | [`sweep`] | what a hit skips is still accounted |
+//! | [`same`] | the cached verdict is that of a fresh walk, whatever happens (FASTPATH, test 1) |
+//! | [`stages`] | other stages than the switch has today: wide keys, re-entry |
+//! | [`matches`] | every match field of Open vSwitch has its place |
+//! | [`alloc`] | nothing on the hit path allocates |
+//! | [`parser`] | the parser against etherparse |
+
+mod alloc;
+mod kit;
+mod life;
+mod matches;
+mod parser;
+mod path;
+mod same;
+mod stages;
+mod sweep;

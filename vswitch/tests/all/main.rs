@@ -1,0 +1,5 @@
+//! Tests of the switch as a whole: over memory ports without privilege, and over the kernel's own devices.
+
+mod alloc;
+mod memory;
+mod ports;
