@@ -9,5 +9,6 @@ pub mod affinity;
 pub mod mmap;
 pub mod netlink;
 pub mod netns;
+pub mod packet;
 pub mod signal;
 pub mod tun;
