@@ -1,11 +1,12 @@
 //! `bridge`, `bridge-2w`: known stations talk to each other, both ways, at full rate.
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{Params, ScenarioDef};
+use crate::frames::Frames;
 use crate::machine::Machine;
 use crate::measure::closed_loop;
 use crate::port::alone;
@@ -37,9 +38,9 @@ fn one(params: &Params, machine: &Machine) -> Result<Outcome> {
     params.pin(0)?;
     let frames = params.frames()?;
     let generator = alone(&frames[0], SHORT, machine)?;
-    let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
+    let octets = mean_size(&frames);
     let warm_up = frames[0].len() + frames[1].len();
-    let mut world = World::new(frames, stations(params), 1)?;
+    let mut world = World::new(frames, params.stations(), 1)?;
     world.warm_up(warm_up);
     let drops = world.drops();
     let worker = world.workers.first_mut().context("a switch without workers")?;
@@ -48,11 +49,11 @@ fn one(params: &Params, machine: &Machine) -> Result<Outcome> {
 }
 
 fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
-    let frames = params.frames()?;
+    let frames = params.two_sided()?;
     let generator = alone(&frames[0], SHORT, machine)?;
-    let octets = (frames[0].mean_size() + frames[1].mean_size()) / 2.0;
+    let octets = mean_size(&frames);
     let warm_up = frames[0].len().max(frames[1].len());
-    let mut world = World::new(frames, stations(params), 2)?;
+    let mut world = World::new(frames, params.stations(), 2)?;
     world.warm_up(warm_up);
     let drops = world.drops();
     let barrier = Barrier::new(2);
@@ -84,7 +85,9 @@ fn two(params: &Params, machine: &Machine) -> Result<Outcome> {
     })
 }
 
-/// Room for both stations of every pair, whatever a capture holds.
-fn stations(params: &Params) -> usize {
-    (2 * params.flows + 1000).max(if params.pcap.is_empty() { 0 } else { 1 << 21 })
+/// Octets of a frame of either side, on average. Sides of a capture may be of different lengths, and a side is sent as
+/// often as its port's turn comes: a burst each.
+fn mean_size(frames: &[Arc<Frames>; 2]) -> f64 {
+    let sides = frames.iter().filter(|side| !side.is_empty());
+    sides.clone().map(|side| side.mean_size()).sum::<f64>() / sides.count().max(1) as f64
 }

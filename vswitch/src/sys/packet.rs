@@ -39,7 +39,9 @@ mod tests {
     #[test]
     fn frames_leave_by_the_interface_and_one_that_is_not_there_is_refused() {
         let Ok(host) = Namespace::new() else {
-            return println!("SKIPPED: frames_leave_by_the_interface_and_one_that_is_not_there_is_refused: not allowed");
+            return println!(
+                "SKIPPED: frames_leave_by_the_interface_and_one_that_is_not_there_is_refused: not allowed"
+            );
         };
         host.run(|| {
             assert_eq!(sender(4711).unwrap_err().raw_os_error(), Some(libc::ENODEV));
