@@ -38,7 +38,9 @@ pub struct World {
     sinks: [Arc<Sink>; 2],
 }
 
-/// A worker as something to measure.
+/// A worker as something to measure. Workers stand side by side in a list here, which they do not in `vswitchd`: hence
+/// the alignment, so that the end of one is not on a cache line with the beginning of the next.
+#[repr(align(128))]
 pub struct Driven(pub(crate) Worker);
 
 /// The bridge, which may learn `stations` stations.

@@ -70,6 +70,19 @@ impl Params {
         }
     }
 
+    /// The CPU of the `n`-th of several workers that run at once: where the user names none, each has one of its own as
+    /// far as there are so many.
+    ///
+    /// # Errors
+    /// As [`Self::pin`].
+    pub fn pin_apart(&self, n: usize) -> Result<()> {
+        let usable = vswitch::sys::affinity::usable();
+        match usable.get(n % usable.len()) {
+            Some(&cpu) if self.cpus.is_empty() => Ok(vswitch::sys::affinity::pin(cpu)?),
+            _ => self.pin(n),
+        }
+    }
+
     /// What the two ports send.
     ///
     /// # Errors

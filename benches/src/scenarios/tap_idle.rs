@@ -4,8 +4,8 @@
 //!   run, without (`alone_tsc`; `to_alone` is the ratio). Frames wait in the queues, as in [`taps`](crate::taps).
 //! - The same 112 ports with a worker on its own thread and no traffic: CPU time of that thread (`idle_percent`).
 //! - Round trips of a small datagram through that worker: one after the other (`busy_*`), and each after a pause, in
-//!   which the worker goes to sleep (`slept_*`); `first_us` is what the median of the second has more. The sender does
-//!   not sleep meanwhile. It is one way there and one back, but only the way there finds the worker asleep.
+//!   which the worker goes to sleep (`slept_*`); `first_us` is what the median of the second has more. Only the way
+//!   there finds the worker asleep; but the echoing host was asleep as well, and its waking is in the figure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
