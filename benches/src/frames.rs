@@ -85,6 +85,8 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// Octets of the smallest frame, FCS included.
+    pub const SMALLEST: usize = *SIZES.start();
     /// The station that all of [`Self::sources`] send to: the right one of pair 0.
     pub const ANYBODY: MacAddr = MacAddr([2, 1, 0, 0, 0, 0]);
 
@@ -113,19 +115,38 @@ impl Frames {
     /// # Errors
     /// As [`Self::pairs`].
     pub fn sources(stations: usize) -> Result<Self> {
-        let [mut frames, _] = Self::pairs(stations, Size::Fixed(*SIZES.start()))?;
         // Few stations are repeated by `pairs`; here each speaks once.
-        let mut heard = HashSet::new();
-        frames.places.retain(|&(at, _)| {
-            let mac = frames.bytes.get(at as usize + 6..at as usize + 12).unwrap_or_default();
-            heard.insert(mac.to_vec())
+        let [frames, _] = Self::pairs(stations, Size::Fixed(Self::SMALLEST))?;
+        Ok(frames.newcomers())
+    }
+
+    /// The first frame of each station that may be learned, addressed to [`Self::ANYBODY`].
+    pub fn newcomers(mut self) -> Self {
+        let mut heard = HashSet::from([Self::ANYBODY.0.to_vec()]);
+        self.places.retain(|&(at, len)| {
+            let mac = self.bytes.get(at as usize + 6..at as usize + 12).unwrap_or_default();
+            // Group addresses send nothing, and a frame has a header.
+            len >= 14 && mac.first().is_some_and(|octet| octet & 1 == 0) && heard.insert(mac.to_vec())
         });
-        for &(at, _) in &frames.places {
-            if let Some(mac) = frames.bytes.get_mut(at as usize..at as usize + 6) {
+        for &(at, _) in &self.places {
+            if let Some(mac) = self.bytes.get_mut(at as usize..at as usize + 6) {
                 mac.copy_from_slice(&Self::ANYBODY.0);
             }
         }
-        Ok(frames)
+        self
+    }
+
+    /// Append the frames of another list.
+    ///
+    /// # Errors
+    /// When both together are too long.
+    pub fn extend(&mut self, other: &Self) -> Result<()> {
+        (0..other.len()).try_for_each(|n| self.push(other.nth(n)))
+    }
+
+    /// Keep the first `n` frames.
+    pub fn truncate(&mut self, n: usize) {
+        self.places.truncate(n);
     }
 
     /// The frames of a capture, in its order.

@@ -22,6 +22,8 @@ const LEFT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// A socket that waits longer has lost its peer.
 const LIMIT: Duration = Duration::from_secs(5);
+/// For so long a sender is awake before it sends, at the end of a pause.
+const AWAKE: Duration = Duration::from_micros(200);
 /// Payload of a small datagram: a frame of 64 octets with its FCS.
 const SMALL: [u8; 18] = [0; 18];
 
@@ -51,7 +53,11 @@ impl Hosts {
     /// # Errors
     /// Without the privilege to make namespaces.
     pub fn new(cpu: u16) -> Result<Self> {
-        let namespace = || Namespace::new().context("a network namespace cannot be made");
+        let namespace = || -> Result<Namespace> {
+            let namespace = Namespace::new().context("a network namespace cannot be made")?;
+            quiet(&namespace);
+            Ok(namespace)
+        };
         Ok(Self { left: namespace()?, right: namespace()?, cpu })
     }
 
@@ -107,6 +113,54 @@ impl Hosts {
         })
     }
 
+    /// Round trips of a small datagram from left to right and back, microseconds: `samples` of them, each after `pause`.
+    /// The sender sleeps for most of the pause and looks at the clock for the rest, so that its own CPU is awake and what
+    /// grows cold is the way between the hosts.
+    ///
+    /// # Errors
+    /// When one does not come back.
+    pub fn round_trips(&self, samples: usize, pause: Duration) -> Result<Vec<f64>> {
+        let echo = self.right.run(|| UdpSocket::bind((RIGHT, 0))).context("receive")?;
+        let to = echo.local_addr()?;
+        let sender = self.left.run(|| UdpSocket::bind((LEFT, 0))).context("send")?;
+        sender.connect(to)?;
+        for socket in [&echo, &sender] {
+            socket.set_read_timeout(Some(LIMIT))?;
+        }
+        let cpu = self.cpu;
+        // The first few wait for ARP, and for caches.
+        let first = 10;
+        std::thread::scope(|scope| {
+            let echoing = scope.spawn(move || -> Result<()> {
+                pin(cpu)?;
+                for _ in 0..first + samples {
+                    let (_, from) = echo.recv_from(&mut [0; 64]).context("UDP: a datagram was lost")?;
+                    echo.send_to(&SMALL, from)?;
+                }
+                Ok(())
+            });
+            let times = pin_here(cpu, scope, move || {
+                let mut times = Vec::with_capacity(samples);
+                for n in 0..first + samples {
+                    let wait = Instant::now();
+                    std::thread::sleep(pause.saturating_sub(AWAKE));
+                    while wait.elapsed() < pause {
+                        std::hint::spin_loop();
+                    }
+                    let start = Instant::now();
+                    sender.send(&SMALL)?;
+                    sender.recv(&mut [0; 64]).context("UDP: a datagram was lost")?;
+                    if n >= first {
+                        times.push(start.elapsed().as_secs_f64() * 1e6);
+                    }
+                }
+                times.sort_by(f64::total_cmp);
+                Ok(times)
+            });
+            joined(echoing).and(times)
+        })
+    }
+
     /// Small datagrams from left to right for `duration`, as fast as one socket sends them.
     ///
     /// # Errors
@@ -152,6 +206,12 @@ impl Hosts {
             Ok(Datagrams { sent: rate(sent), received: rate(received?) })
         })
     }
+}
+
+/// Let a host's IPv6 not announce itself on interfaces that come up: those frames are no part of the load. Where the
+/// setting is not to be had, they are a few in the first seconds.
+pub(crate) fn quiet(host: &Namespace) {
+    let _ = host.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"));
 }
 
 /// Connect, trying for a while: a switch that was just started may lose the first frames.

@@ -13,4 +13,5 @@ pub mod plot;
 pub mod port;
 pub mod report;
 pub mod scenarios;
+pub mod taps;
 pub mod world;

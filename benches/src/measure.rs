@@ -52,6 +52,12 @@ impl Laps {
         self.last = ticks();
     }
 
+    /// Ticks a packet of each step, when there were so many packets.
+    pub fn shares(&self, names: &[&str], packets: u64) -> BTreeMap<String, f64> {
+        let share = |sum: u64| sum as f64 / packets.max(1) as f64;
+        names.iter().zip(self.sums).map(|(name, sum)| ((*name).to_owned(), share(sum))).collect()
+    }
+
     /// Step `n` is done. Returns how long it took.
     #[inline]
     pub fn lap(&mut self, n: usize) -> u64 {
@@ -118,8 +124,7 @@ pub fn closed_loop(work: &mut dyn Step, warm_up: u64, duration: Duration, machin
         packets += in_window;
     }
     anyhow::ensure!(packets > 0, "no packet came through");
-    let per_packet = |sum: u64| sum as f64 / packets as f64;
-    let steps = work.names().iter().zip(laps.sums).map(|(name, sum)| ((*name).to_owned(), per_packet(sum))).collect();
+    let steps = laps.shares(work.names(), packets);
     windows.sort_by(f64::total_cmp);
     Ok(Tally { windows, latency, packets, drops, steps })
 }
@@ -137,7 +142,6 @@ impl Tally {
         let at = |quantile| machine.ns(self.latency.value_at_quantile(quantile) as f64);
         Outcome {
             scenario: scenario.to_owned(),
-            params: BTreeMap::new(),
             tsc_per_packet: tsc,
             tsc_best: self.windows.first().copied().unwrap_or_default(),
             ns_per_packet: machine.ns(tsc),
@@ -150,6 +154,7 @@ impl Tally {
             p999_ns: at(0.999),
             drops: self.drops,
             packets: self.packets,
+            ..Outcome::default()
         }
     }
 }

@@ -23,8 +23,10 @@ use crate::measure::{Laps, Moved, Step, closed_loop};
 /// Slots that a bench needs: a burst in flight and a full stash; small enough to stay in the second-level cache.
 pub const SLOTS: usize = 1024;
 
-/// Sends `frames` for ever, and counts what it is given.
+/// Sends `frames` for ever. Alone on its pair of cache lines: it writes down with every frame where it is, and the
+/// generators of two workers are made one after the other.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Generator {
     frames: Arc<Frames>,
     next: usize,
@@ -64,7 +66,8 @@ impl RxQueue for Generator {
     }
 }
 
-/// Takes every frame, counts it, and gives its slot back. Alone on its pair of cache lines, so that two workers that send to two sinks do not meet.
+/// Takes every frame, counts it, and gives its slot back. Alone on its pair of cache lines, so that two workers that
+/// send to two sinks do not meet.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Sink {

@@ -50,6 +50,8 @@ pub struct Outcome {
     pub p99_ns: f64,
     /// 999 of 1000 packets are faster.
     pub p999_ns: f64,
+    /// What only this scenario measures, by names that its documentation explains.
+    pub figures: BTreeMap<String, f64>,
     /// Packets dropped.
     pub drops: u64,
     /// Packets measured.
@@ -92,14 +94,26 @@ impl Report {
     pub fn table(&self) -> String {
         let mut rows = vec![
             [
-                "scenario", "tsc/pkt", "best", "ns/pkt", "Mpps", "Gb/s", "gen+sink", "p50", "p99", "p99.9", "drops",
-                "steps",
+                "scenario",
+                "tsc/pkt",
+                "best",
+                "ns/pkt",
+                "Mpps",
+                "Gb/s",
+                "gen+sink",
+                "p50",
+                "p99",
+                "p99.9",
+                "drops",
+                "steps; figures",
             ]
             .map(str::to_owned)
             .to_vec(),
         ];
         for outcome in &self.results {
             let steps: Vec<String> = outcome.steps.iter().map(|(name, tsc)| format!("{name} {tsc:.1}")).collect();
+            let figures: Vec<String> =
+                outcome.figures.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
             rows.push(vec![
                 outcome.label(),
                 figure(outcome.tsc_per_packet, 1),
@@ -112,7 +126,7 @@ impl Report {
                 time(outcome.p99_ns),
                 time(outcome.p999_ns),
                 outcome.drops.to_string(),
-                steps.join(", "),
+                [steps.join(", "), figures.join(", ")].join("; ").trim_matches([';', ' ']).to_owned(),
             ]);
         }
         columns(&rows)

@@ -38,8 +38,10 @@ pub struct World {
     sinks: [Arc<Sink>; 2],
 }
 
-/// A worker as something to measure.
-pub struct Driven(Worker);
+/// A worker as something to measure. Workers stand side by side in a list here, which they do not in `vswitchd`: hence
+/// the alignment, so that the end of one is not on a cache line with the beginning of the next.
+#[repr(align(128))]
+pub struct Driven(pub(crate) Worker);
 
 /// The bridge, which may learn `stations` stations.
 ///
@@ -56,9 +58,14 @@ pub fn bridge(stations: usize) -> Result<Change> {
     })))
 }
 
-/// One of its ports.
+/// One of its ports, to be added.
 pub fn port(id: PortId, kind: &str, options: &[(&str, String)]) -> Change {
-    Change::Port(Delta::add(Port {
+    Change::Port(Delta::add(port_spec(id, kind, options)))
+}
+
+/// One of its ports.
+pub fn port_spec(id: PortId, kind: &str, options: &[(&str, String)]) -> Port {
+    Port {
         id,
         name: format!("p{id}"),
         bridge: BRIDGE,
@@ -69,7 +76,7 @@ pub fn port(id: PortId, kind: &str, options: &[(&str, String)]) -> Change {
         mac: None,
         mtu: Port::MTU,
         external_ids: Default::default(),
-    }))
+    }
 }
 
 /// The mask of an ordinary bridge port.
@@ -146,7 +153,7 @@ impl World {
 }
 
 /// Carry out a transaction while the workers turn, since the switch waits for them.
-fn apply(switch: &mut Switch, workers: &mut [Worker], transaction: &Transaction) -> Result<()> {
+pub(crate) fn apply(switch: &mut Switch, workers: &mut [Worker], transaction: &Transaction) -> Result<()> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

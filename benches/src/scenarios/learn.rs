@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use control::Switch as _;
 use pipeline::burst::LANES;
 use pipeline::raw::ticks;
@@ -50,10 +50,25 @@ impl Step for Learn {
     }
 }
 
+/// A whole number of bursts, so that the list begins anew with a burst.
+fn newcomers(params: &Params) -> Result<Frames> {
+    if params.pcap.is_empty() {
+        return Frames::sources(params.flows.next_multiple_of(LANES));
+    }
+    let mut all = Frames::default();
+    for path in &params.pcap {
+        all.extend(&Frames::read_pcap(path)?)?;
+    }
+    let mut frames = all.newcomers();
+    let bursts = frames.len() / LANES;
+    ensure!(bursts > 0, "--pcap: {} stations speak in it; {LANES} are wanted at least", frames.len());
+    frames.truncate(bursts * LANES);
+    Ok(frames)
+}
+
 fn run(params: &Params, machine: &Machine) -> Result<Outcome> {
     params.pin(0)?;
-    // A whole number of bursts, so that the list begins anew with a burst.
-    let frames = Arc::new(Frames::sources(params.flows.next_multiple_of(LANES))?);
+    let frames = Arc::new(newcomers(params)?);
     let nothing = Arc::new(Frames::default());
     let mut world = World::new([Arc::clone(&frames), nothing], frames.len() + 1000, 1)?;
     world.place(Frames::ANYBODY, PORTS[1])?;

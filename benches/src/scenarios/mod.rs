@@ -4,20 +4,29 @@ pub mod bridge;
 pub mod learn;
 pub mod parse;
 pub mod tap;
+pub mod tap_idle;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::frames::{Frames, Size};
 use crate::machine::Machine;
 use crate::report::Outcome;
 
 /// The scenarios, in the order in which `list` shows and `all` runs them.
-pub const SCENARIOS: &[&ScenarioDef] =
-    &[&parse::BEST, &parse::SCALAR, &bridge::ONE, &bridge::TWO, &learn::SCENARIO, &tap::PPS, &tap::TCP];
+pub const SCENARIOS: &[&ScenarioDef] = &[
+    &parse::BEST,
+    &parse::SCALAR,
+    &bridge::ONE,
+    &bridge::TWO,
+    &learn::SCENARIO,
+    &tap::PPS,
+    &tap::TCP,
+    &tap_idle::SCENARIO,
+];
 
 /// A scenario.
 #[derive(Debug)]
@@ -61,6 +70,19 @@ impl Params {
         }
     }
 
+    /// The CPU of the `n`-th of several workers that run at once: where the user names none, each has one of its own as
+    /// far as there are so many.
+    ///
+    /// # Errors
+    /// As [`Self::pin`].
+    pub fn pin_apart(&self, n: usize) -> Result<()> {
+        let usable = vswitch::sys::affinity::usable();
+        match usable.get(n % usable.len()) {
+            Some(&cpu) if self.cpus.is_empty() => Ok(vswitch::sys::affinity::pin(cpu)?),
+            _ => self.pin(n),
+        }
+    }
+
     /// What the two ports send.
     ///
     /// # Errors
@@ -71,5 +93,23 @@ impl Params {
             [path] => Ok(Frames::read_pcap(path)?.sides().map(Arc::new)),
             [left, right, ..] => Ok([Arc::new(Frames::read_pcap(left)?), Arc::new(Frames::read_pcap(right)?)]),
         }
+    }
+
+    /// As [`Self::frames`], for work that needs frames from either side.
+    ///
+    /// # Errors
+    /// When a capture has none from the right, too.
+    pub fn two_sided(&self) -> Result<[Arc<Frames>; 2]> {
+        let frames = self.frames()?;
+        ensure!(
+            !frames[1].is_empty(),
+            "--pcap: nobody answers in this capture, and frames are wanted from either side"
+        );
+        Ok(frames)
+    }
+
+    /// Room for both stations of every pair, whatever a capture holds.
+    pub fn stations(&self) -> usize {
+        (2 * self.flows + 1000).max(if self.pcap.is_empty() { 0 } else { 1 << 21 })
     }
 }

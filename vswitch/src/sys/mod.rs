@@ -10,5 +10,6 @@ pub mod cpu;
 pub mod mmap;
 pub mod netlink;
 pub mod netns;
+pub mod packet;
 pub mod signal;
 pub mod tun;
