@@ -422,8 +422,13 @@ impl Control for Switch {
             }
         }
         for change in &transaction.changes {
-            if let Change::Bridge(Delta { old: Some(bridge), new: None }) = change {
-                self.live.stations.remove(bridge.id);
+            match change {
+                Change::Bridge(Delta { old: Some(bridge), new: None }) => self.live.stations.remove(bridge.id),
+                // Who was heard in the old VLANs is not there any more.
+                Change::Port(Delta { old: Some(old), new: Some(new) }) if old.vlan != new.vlan => {
+                    self.live.stations.flush(old.bridge, Some(old.id), &self.live.cells);
+                }
+                _ => {}
             }
         }
         for (id, queues) in queues {

@@ -27,6 +27,8 @@ use api::PortId;
 pub const WAYS: usize = 8;
 /// Standing of an entry that traffic used lately.
 const STANDING_MAX: u8 = 3;
+/// Frames of an entry by its second hit: the first one made it.
+const SECOND_HIT: u32 = 3;
 /// No entry.
 pub const NONE: u32 = u32::MAX;
 /// Sets among which an entry is sought for a set that has room when the cache has none.
@@ -200,7 +202,7 @@ impl<const N: usize> Hot<N> {
     pub fn count(&mut self, octets: usize) -> bool {
         self.packets += 1;
         self.bytes += octets as u64;
-        self.packets == 3
+        self.packets == SECOND_HIT
     }
 
     /// The decision holds for a frame with this guard word.
@@ -507,8 +509,8 @@ impl<const N: usize> FlowCache<N> {
                     cold.packets += u64::from(std::mem::take(&mut hot.packets));
                     cold.bytes += std::mem::take(&mut hot.bytes);
                     cold.used = second;
-                    // A newcomer rises by its second hit only, not by being swept.
-                    *standing = if *standing == 0 { 0 } else { STANDING_MAX };
+                    // A newcomer rises by its second hit only (the first frame made the entry), not by being swept.
+                    *standing = if *standing == 0 && cold.packets < SECOND_HIT.into() { 0 } else { STANDING_MAX };
                 } else {
                     *standing = standing.saturating_sub(1);
                 }

@@ -4,6 +4,7 @@
 //! came. A port that is full holds at most [`HELD`] frames or [`HELD_OCTETS`] for [`PATIENCE`]; what is beyond that is
 //! dropped as `tx-full`, newest first, and no other port waits for it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::PortId;
@@ -43,12 +44,12 @@ pub(super) struct Transmit {
     /// Ports that have something to send after this burst.
     dirty: Vec<PortId>,
     /// Ports that were full.
-    waiting: Vec<PortId>,
+    waiting: VecDeque<PortId>,
 }
 
 impl Transmit {
     pub(super) fn new() -> Self {
-        Self { backlogs: Vec::new(), dirty: Vec::with_capacity(64), waiting: Vec::with_capacity(64) }
+        Self { backlogs: Vec::new(), dirty: Vec::with_capacity(64), waiting: VecDeque::with_capacity(64) }
     }
 
     /// A port was full, and something waits for it.
@@ -218,7 +219,9 @@ impl Transmit {
     /// Try the ports that were full again.
     #[cold]
     pub(super) fn retry(&mut self, snapshot: &Snapshot, stash: &mut Stash, counters: &Counters, now: Now) {
-        for port in std::mem::take(&mut self.waiting) {
+        // Those that stay full queue up again behind the ones that are tried.
+        for _ in 0..self.waiting.len() {
+            let Some(port) = self.waiting.pop_front() else { return };
             self.flush(port, snapshot, stash, counters, now);
         }
     }
@@ -230,6 +233,7 @@ impl Transmit {
         let Some(device) = snapshot.device(port) else {
             return drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
         };
+        let before = backlog.batch.len();
         match send(&**device, port, &mut backlog.batch, stash, counters) {
             Tx::Done => backlog.full_since = None,
             Tx::Down => {
@@ -237,6 +241,10 @@ impl Transmit {
                 drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
             }
             Tx::Full | Tx::Refused => {
+                // A port that takes some frames is slow, not stuck: what waits now has not waited for long.
+                if backlog.batch.len() < before {
+                    backlog.full_since = None;
+                }
                 let since = *backlog.full_since.get_or_insert(now);
                 if now.0.saturating_sub(since.0) >= PATIENCE {
                     backlog.full_since = None;
@@ -249,7 +257,7 @@ impl Transmit {
                     stash.give(frame);
                 }
                 if !self.waiting.contains(&port) {
-                    self.waiting.push(port);
+                    self.waiting.push_back(port);
                 }
             }
         }
