@@ -343,3 +343,22 @@ fn every_copy_of_a_flood_is_held_against_the_mtu_of_its_port() {
     assert_eq!(net.dropped(1, "exceeds-mtu"), 2);
     net.switch.stop();
 }
+
+#[test]
+fn a_port_that_changes_its_vlan_takes_its_stations_with_it() {
+    for workers in [1, 2] {
+        let mut net = Net::new(workers, &[64, 64]);
+        net.send(2, &frame([0xff; 6], mac(2), 1));
+        assert_eq!(net.receive_all(1, 1), [1]);
+        net.send(1, &frame(mac(2), mac(1), 2));
+        assert_eq!(net.receive_all(2, 1), [2]);
+        assert_eq!(net.switch.stations(BR).len(), 2);
+        let moved = Port { vlan: Vlan::Access { tag: 10 }, ..port(2) };
+        net.change(Change::Port(Delta::replace(port(2), moved)));
+        let left: Vec<PortId> = net.switch.stations(BR).iter().map(|station| station.port).collect();
+        assert_eq!(left, [PortId(1)], "who was heard in the old VLAN is forgotten");
+        net.send(1, &frame(mac(2), mac(1), 3));
+        wait_for("the frame has no port to go to", || net.dropped(1, "no-port") == 1);
+        assert!(net.receive(2).is_empty());
+    }
+}
