@@ -13,9 +13,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use api::{Change, PortId, Transaction};
+use control::Switch as _;
 use pipeline::raw::ticks;
 use rustix::io::Errno;
 use vswitch::keeper::Keeper;
@@ -37,6 +39,8 @@ use crate::world::{Driven, PORTS, apply, bridge, port, port_spec};
 pub const FILL: usize = 384;
 /// Empty turns after which a drain is over: some more than the worker lets pass between two looks at its descriptors.
 const EMPTY_TURNS: u32 = 64;
+/// The longest that a warm-up may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Octets of the bare forwarder's buffer: a frame that fits a slot, and its offload header.
 const BUFFER: usize = 2112;
 
@@ -117,7 +121,7 @@ impl Source {
     /// Send the next frames; returns how many the interface took.
     fn fill(&mut self) -> usize {
         let mut sent = 0;
-        for _ in 0..FILL.min(self.frames.len()) {
+        for _ in 0..FILL {
             sent += usize::from(rustix::io::write(&self.socket, self.frames.nth(self.next)).is_ok());
             self.next = (self.next + 1) % self.frames.len();
         }
@@ -187,11 +191,20 @@ impl Taps {
         Ok(taps)
     }
 
-    /// All stations are heard, all flows are known.
+    /// Until nearly every frame is a hit: first packets are budgeted, so many flows take many rounds. After
+    /// [`PATIENCE`] what still misses is part of the work: the steps show it.
     fn warm_up(&mut self) -> Result<()> {
         let longest = self.sources.iter().map(|source| source.frames.len()).max().unwrap_or_default();
-        for _ in 0..(3 + 2 * longest / FILL).min(2000) {
-            self.by_the_switch(&mut Laps::default())?;
+        let misses = |switch: &Switch| switch.workers().iter().map(|worker| worker.misses).sum::<u64>();
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            let (before, mut moved) = (misses(&self.switch), 0);
+            for _ in 0..=longest / FILL {
+                moved += self.by_the_switch(&mut Laps::default())?.packets;
+            }
+            if (misses(&self.switch) - before) * 1000 <= moved {
+                break;
+            }
         }
         Ok(())
     }
@@ -262,7 +275,6 @@ impl Taps {
 
     /// Frames that the switch dropped so far.
     pub fn drops(&self) -> u64 {
-        use control::Switch as _;
         self.switch.drops().iter().map(|row| row.packets).sum()
     }
 }

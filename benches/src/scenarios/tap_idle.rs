@@ -3,9 +3,8 @@
 //! - 110 TAPs that say nothing stand beside the two busy ones: ticks a packet with them and, alternating in the same
 //!   run, without (`alone_tsc`; `to_alone` is the ratio). Frames wait in the queues, as in [`taps`](crate::taps).
 //! - The same 112 ports with a worker on its own thread and no traffic: CPU time of that thread (`idle_percent`).
-//! - Round trips of a small datagram through that worker: one after the other (`busy_*`), and each after a pause, in
-//!   which the worker goes to sleep (`slept_*`); `first_us` is what the median of the second has more. Only the way
-//!   there finds the worker asleep; but the echoing host was asleep as well, and its waking is in the figure.
+//! - The way of a small datagram through that worker, from socket to socket: one after the other (`busy_*`), and each
+//!   after a pause, in which the worker goes to sleep (`slept_*`); `first_us` is what the median of the second has more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,9 +31,9 @@ pub const SCENARIO: ScenarioDef = ScenarioDef {
 
 /// Ports that say nothing: with the two that speak as many as a node has pods.
 const IDLE: u16 = 110;
-/// Pause before a round trip: a worker spins for 30 microseconds before it sleeps.
+/// Pause before a datagram: a worker spins for 30 microseconds before it sleeps.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Round trips of either kind.
+/// Datagrams of either kind.
 const SAMPLES: usize = 200;
 /// What coming up makes hosts and workers do is over after this time.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -89,8 +88,8 @@ fn while_idle(params: &Params, cpus: Cpus, figures: &mut BTreeMap<String, f64>) 
     figures.insert("idle_percent".to_owned(), 100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64());
     // A short run has few samples.
     let samples = ((params.duration.as_secs_f64() / PAUSE.as_secs_f64()) as usize).clamp(10, SAMPLES);
-    let busy = live.hosts.round_trips(samples, Duration::ZERO)?;
-    let slept = live.hosts.round_trips(samples, PAUSE)?;
+    let busy = live.hosts.trips(samples, Duration::ZERO)?;
+    let slept = live.hosts.trips(samples, PAUSE)?;
     let at = |times: &[f64], quantile: usize| times.get(times.len() * quantile / 100).copied().unwrap_or_default();
     for (name, times) in [("busy", &busy), ("slept", &slept)] {
         figures.insert(format!("{name}_p50_us"), at(times, 50));
