@@ -110,8 +110,9 @@ coverage! {
     walk_transient,
 }
 
-/// All counters of one worker.
+/// All counters of one worker, on lines that no other worker writes to.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Counters {
     /// By port number.
     ports: Box<[CachePadded<PortCounters>]>,

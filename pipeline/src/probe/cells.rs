@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 /// Number of cells: four octets each. A change invalidates whatever shares a cell with what it altered: with a million
 /// stations, one that moves costs a handful of flows a new walk, where with 65,536 cells it would be a hundred.
 pub const CELLS: usize = 1 << 20;
-/// Cells that one decision notes at most; one that asked more depends on [`EVERYTHING`].
+/// Cells that one decision notes at most; one that asked more depends on every change.
 pub const DEPS: usize = 8;
 
 /// A region of what can be asked.

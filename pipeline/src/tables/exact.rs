@@ -1,7 +1,7 @@
 //! Exact-match table: chunked copy-on-write, so that a clone shares what a change leaves alone.
 //!
 //! The root is an array of `Arc<Chunk>`; a key's hash names its chunk. A change to a cloned table copies the chunks it
-//! writes to (about [`FILL`] rows each) and nothing else.
+//! writes to (some thirty rows each) and nothing else.
 
 use std::collections::HashMap;
 use std::hash::Hash;

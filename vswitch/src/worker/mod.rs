@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::PortId;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::utils::CachePadded;
 use pipeline::burst::{Burst, Verdict};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
@@ -66,7 +67,7 @@ enum Command {
 /// The control thread's end of the line to a worker.
 pub struct Handle {
     commands: Sender<Command>,
-    pending: Arc<AtomicBool>,
+    pending: Arc<CachePadded<AtomicBool>>,
     wake: Arc<rustix::fd::OwnedFd>,
     /// What the worker counts.
     pub counters: Arc<Counters>,
@@ -125,7 +126,7 @@ pub struct Worker {
     idle: Idle,
     clock: Clock,
     commands: Receiver<Command>,
-    pending: Arc<AtomicBool>,
+    pending: Arc<CachePadded<AtomicBool>>,
     gone: Sender<PortId>,
     /// Queues that had frames in the last turn: with more than one, each gets its share.
     busy: usize,
@@ -158,7 +159,7 @@ impl Worker {
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let (commands, receiver) = unbounded();
         let (gone, gone_receiver) = unbounded();
-        let pending = Arc::new(AtomicBool::new(false));
+        let pending = Arc::new(CachePadded::new(AtomicBool::new(false)));
         let counters = Arc::new(Counters::default());
         let worker = Self {
             reader,
