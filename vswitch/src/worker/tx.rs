@@ -1,8 +1,8 @@
 //! The way out: group a burst by out port, send, and hold for a moment what a full port did not take (FASTPATH 7).
 //!
 //! Lanes are taken in order, hits and misses together, so frames of one queue leave by a port in the order in which they
-//! came. A port that is full holds at most [`HELD`] frames or [`HELD_OCTETS`] for [`PATIENCE`]; what is beyond that is
-//! dropped as `tx-full`, newest first, and no other port waits for it.
+//! came. A port that is full holds at most [`HELD`] frames or [`HELD_OCTETS`] for [`PATIENCE`], and none when frame memory
+//! runs short; what is beyond that is dropped as `tx-full`, newest first, and no other port waits for it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,6 +24,8 @@ use crate::ports::{Device, Tx, TxBatch};
 const HELD: usize = 64;
 /// Octets that a full port holds.
 const HELD_OCTETS: usize = 256 * 1024;
+/// Free frames below which nothing is held: receiving comes first.
+const RESERVE: usize = 512;
 /// How long a full port holds them.
 const PATIENCE: Duration = Duration::from_millis(1);
 
@@ -246,7 +248,7 @@ impl Transmit {
                     backlog.full_since = None;
                 }
                 let since = *backlog.full_since.get_or_insert(now);
-                if now.0.saturating_sub(since.0) >= PATIENCE {
+                if now.0.saturating_sub(since.0) >= PATIENCE || stash.available() < RESERVE {
                     backlog.full_since = None;
                     return drop_all(&mut backlog.batch, DropReason::TxFull, stash, counters, port);
                 }
