@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   turn:  commands?  →  for each ready queue: rx → parse → probe → (resolve) → rewrite → tx  →  sweep
-//!   nothing for a while:  spin (30 µs)  →  arm the queues, sleep on all of them
+//!   nothing for a while:  look on for 30 to 400 µs  →  arm the queues, sleep on all of them
 //! ```
 //!
 //! A worker shares with others only what is published ([`Snapshot`]), what packets write ([`Live`]), and the sending
@@ -314,7 +314,7 @@ impl Worker {
         let awake = ticks();
         self.counters.idle_ticks.add(awake.wrapping_sub(asleep));
         self.last = awake;
-        self.idle.woke(awake);
+        self.idle.slept(asleep, awake);
     }
 }
 
