@@ -106,6 +106,12 @@ impl<T> Reader<T> {
         &self.value
     }
 
+    /// What the last [`Self::get`] gave.
+    #[inline]
+    pub fn held(&self) -> &T {
+        &self.value
+    }
+
     #[cold]
     fn refresh(&mut self) {
         let seen = self.shared.seen.get(self.number);

@@ -127,6 +127,7 @@ impl Switch {
         let pool = pool::frame_pool(options.frames, options.spills)?;
         let live = Arc::new(Live::default());
         let snapshot = Snapshot {
+            since: live.cells.now(),
             program: Arc::new(Program::new(STAGES)),
             devices: Arc::new(Vec::new()),
             captures: Captures::default(),
@@ -216,8 +217,9 @@ impl Switch {
         let Self { live, publisher, ports, .. } = self;
         let captures = publisher.current().captures.open_ones(|port| !ports.contains_key(&port));
         live.cells.change(|touched| {
-            let program = publisher.current().program.apply(transaction, touched);
-            publisher.publish(Snapshot { program: Arc::new(program), devices: Arc::new(devices), captures });
+            let program = Arc::new(publisher.current().program.apply(transaction, touched));
+            let since = touched.in_force();
+            publisher.publish(Snapshot { since, program, devices: Arc::new(devices), captures });
         });
         publisher.wait();
     }
@@ -225,8 +227,8 @@ impl Switch {
     /// Publish other captures, and nothing else.
     fn publish_captures(&mut self, captures: Captures) {
         let current = self.publisher.current();
-        let (program, devices) = (Arc::clone(&current.program), Arc::clone(&current.devices));
-        self.publisher.publish(Snapshot { program, devices, captures });
+        let (since, program, devices) = (current.since, Arc::clone(&current.program), Arc::clone(&current.devices));
+        self.publisher.publish(Snapshot { since, program, devices, captures });
         self.publisher.wait();
     }
 

@@ -81,7 +81,7 @@ impl Deps {
 }
 
 /// Epoch and generation, as a burst loads them once before it asks any table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     /// Counts the wrap-arounds of `generation`; caches of another epoch are worthless.
     pub epoch: u32,
@@ -190,6 +190,17 @@ pub struct Touched<'a> {
 }
 
 impl Touched<'_> {
+    /// From when on the change is in force, as far as it touched anything so far. Called under the writer's lock, so no
+    /// other change comes in between.
+    pub fn in_force(&self) -> Moment {
+        let now = self.cells.now();
+        match (self.list.is_empty(), now.generation.checked_add(1)) {
+            (true, _) => now,
+            (false, Some(generation)) => Moment { generation, ..now },
+            (false, None) => Moment { epoch: now.epoch.wrapping_add(1), generation: 1 },
+        }
+    }
+
     /// The answer to this question changes.
     pub fn touch(&mut self, table: TableName, question: impl Hash) {
         self.list.push(self.cells.cell(table, question));

@@ -23,6 +23,7 @@ use pipeline::burst::{Burst, Verdict};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::Live;
+use pipeline::probe::cells::Moment;
 use pipeline::raw::{Stash, ticks};
 use pipeline::resolve::program::Program;
 use pipeline::{Pipeline, Step, Turn};
@@ -38,12 +39,27 @@ use tx::Transmit;
 
 /// What workers go by: replaced as a whole, never changed.
 pub struct Snapshot {
+    /// From when on the cells speak of `program`. Between its publication and that moment, entries of the program before
+    /// would still answer: a burst does not start then.
+    pub since: Moment,
     /// Every stage's tables.
     pub program: Arc<Program>,
     /// The sending side of each port, by number.
     pub devices: Arc<Vec<Option<Arc<dyn Device>>>>,
     /// Who wants to see copies of frames.
     pub captures: Captures,
+}
+
+/// What is in force, and the program of it. The moment is loaded first: see [`Turn::moment`]. The control thread is
+/// a few stores away from putting a program in force that it has published, so waiting for it is short.
+#[inline]
+fn in_force<'a>(reader: &'a mut Reader<Snapshot>, live: &Live) -> (Moment, &'a Snapshot) {
+    let mut moment = live.cells.now();
+    while reader.get().since > moment {
+        std::thread::yield_now();
+        moment = live.cells.now();
+    }
+    (moment, reader.held())
 }
 
 impl Snapshot {
@@ -213,8 +229,7 @@ impl Worker {
         }
         self.busy = busy;
         let Self { reader, live, counters, pipeline, stash, transmit, clock, .. } = self;
-        let moment = live.cells.now();
-        let snapshot = reader.get();
+        let (moment, snapshot) = in_force(reader, live);
         if transmit.is_waiting() {
             transmit.retry(snapshot, stash, counters, clock.now());
         }
@@ -244,9 +259,7 @@ impl Worker {
         let frames = burst.len();
         lap(Lap::Rx);
         if frames != 0 {
-            // The order matters: see `Turn::moment`.
-            let moment = live.cells.now();
-            let snapshot = reader.get();
+            let (moment, snapshot) = in_force(reader, live);
             let octets: usize = burst.frames.iter().take(frames).flatten().map(pipeline::raw::Frame::len).sum();
             let counts = counters.port(port);
             counts.rx_packets.add(frames as u64);
