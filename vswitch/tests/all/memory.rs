@@ -362,3 +362,40 @@ fn a_port_that_changes_its_vlan_takes_its_stations_with_it() {
         assert!(net.receive(2).is_empty());
     }
 }
+
+#[test]
+fn a_burst_sees_one_transaction_however_often_they_come() {
+    let options = Options { shadow: 1, ..options(2) };
+    let mut switch = Switch::start(&options, Keeper::none()).unwrap();
+    let mut wires = [offer(&switch, 1, 512), offer(&switch, 2, 512)];
+    switch.apply(&transaction(&[1, 2])).unwrap();
+    let mut stash = switch.pool().stash();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for (wire, dst, src) in [(0, 2, 1), (1, 1, 2)] {
+                    let mut one = stash.take().unwrap();
+                    assert!(one.fill(&frame(mac(dst), mac(src), 1)));
+                    if let Err(full) = wires[wire].send(one) {
+                        stash.give(full);
+                    }
+                    wires[wire].kick();
+                    receive(&mut wires[wire], &mut stash);
+                }
+            }
+        });
+        let (plain, tagged) = (port(2), Port { vlan: Vlan::Access { tag: 10 }, ..port(2) });
+        for round in 0..1000 {
+            let (old, new) = if round % 2 == 0 { (&plain, &tagged) } else { (&tagged, &plain) };
+            let change = Change::Port(Delta::replace(old.clone(), new.clone()));
+            switch.apply(&Transaction { changes: vec![change] }).unwrap();
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let count = |name: &str| switch.coverage().iter().find(|row| row.name == name).map_or(0, |row| row.total);
+    assert!(count("shadow_walk") > 10, "only {} hits were walked again", count("shadow_walk"));
+    assert_eq!(count("cache_divergence"), 0);
+    switch.stop();
+}
