@@ -7,9 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::state::{Captured, Coverage, DropState, PortState, PortStats, StationState, WorkerState};
+use api::state::{
+    Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, PortStats, Probe, StationState, Traced,
+    WorkerState,
+};
 use api::station::{Station, StationKey};
-use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Transaction};
+use api::{
+    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, Neighbor, Port, PortId, Route, RouteKey, Router, Service,
+    ServiceKey, ServiceRange, Transaction,
+};
 
 use crate::{Refusal, Switch};
 
@@ -25,6 +31,20 @@ pub struct FakeSwitch {
     pub ports: BTreeMap<PortId, Port>,
     /// Stations it was told of.
     pub stations: BTreeMap<StationKey, Station>,
+    /// Routers it was told of.
+    pub routers: BTreeMap<BridgeId, Router>,
+    /// Endpoints it was told of.
+    pub endpoints: BTreeMap<AddressKey, Endpoint>,
+    /// Static neighbours it was told of.
+    pub neighbors: BTreeMap<AddressKey, Neighbor>,
+    /// Routes it was told of.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// Services it was told of.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Ranges of service addresses it was told of.
+    pub ranges: BTreeMap<ipnet::IpNet, ServiceRange>,
+    /// Connections that it shall have.
+    pub connections: Vec<ConnectionState>,
     /// Stations that it shall have heard.
     pub learned: Vec<StationState>,
     /// Where `options:netns=` leads: ports with another one are refused. Shared, so that a test can let one appear.
@@ -65,6 +85,12 @@ impl FakeSwitch {
             Change::Bridge(delta) => step(&mut self.bridges, |bridge| bridge.id, delta, "bridge")?,
             Change::Port(delta) => step(&mut self.ports, |port| port.id, delta, "port")?,
             Change::Station(delta) => step(&mut self.stations, |station| station.key, delta, "station")?,
+            Change::Router(delta) => step(&mut self.routers, |router| router.bridge, delta, "router")?,
+            Change::Endpoint(delta) => step(&mut self.endpoints, |endpoint| endpoint.key, delta, "endpoint")?,
+            Change::Neighbor(delta) => step(&mut self.neighbors, |neighbor| neighbor.key, delta, "neighbor")?,
+            Change::Route(delta) => step(&mut self.routes, |route| route.key, delta, "route")?,
+            Change::Service(delta) => step(&mut self.services, |service| service.key, delta, "service")?,
+            Change::ServiceRange(delta) => step(&mut self.ranges, |range| range.prefix, delta, "service range")?,
         }
         let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         for port in self.ports.values() {
@@ -92,10 +118,13 @@ impl Switch for FakeSwitch {
         if self.refuse {
             return Err(Refusal("refused by the test".to_owned()));
         }
-        let before = (self.bridges.clone(), self.ports.clone(), self.stations.clone());
-        for change in &transaction.changes {
+        for (done, change) in transaction.changes.iter().enumerate() {
             if let Err(refusal) = self.step(change) {
-                (self.bridges, self.ports, self.stations) = before;
+                let carried_out = transaction.changes.get(..=done).unwrap_or_default().to_vec();
+                for change in (Transaction { changes: carried_out }).inverse().changes {
+                    // The refused one may have been carried out in part: then this takes it back, else it does nothing.
+                    let _ = self.step(&change);
+                }
                 return Err(refusal);
             }
         }
@@ -158,6 +187,31 @@ impl Switch for FakeSwitch {
         let _ = sender.try_send(frame);
         self.captures.push(sender);
         Ok(receiver)
+    }
+
+    fn connections(&self) -> Vec<ConnectionState> {
+        self.connections.clone()
+    }
+
+    fn flush_connections(&mut self, doomed: &dyn Fn(&ConnectionState) -> bool) -> usize {
+        let before = self.connections.len();
+        self.connections.retain(|connection| !doomed(connection));
+        before - self.connections.len()
+    }
+
+    fn neighbors(&self) -> Vec<NeighborState> {
+        let row = |neighbor: &Neighbor| NeighborState {
+            key: neighbor.key,
+            port: neighbor.port,
+            mac: Some(neighbor.mac),
+            state: "permanent".to_owned(),
+            age: None,
+        };
+        self.neighbors.values().map(row).collect()
+    }
+
+    fn trace(&self, probe: &Probe) -> Traced {
+        Traced { verdict: "allow".to_owned(), outputs: vec![probe.port], ..Traced::default() }
     }
 
     fn tick(&mut self) {

@@ -2,7 +2,9 @@
 
 use std::sync::mpsc::Receiver;
 
-use api::state::{Captured, Coverage, DropState, PortState, StationState, WorkerState};
+use api::state::{
+    Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
+};
 use api::{BridgeId, PortId, Transaction};
 
 /// Why something was not done: the thing, the value and the rule, in one line, without a verb in front.
@@ -43,6 +45,18 @@ pub trait Switch {
     /// # Errors
     /// When there is no such port, or too many captures.
     fn capture(&mut self, port: PortId) -> Result<Receiver<Captured>, Refusal>;
+
+    /// All tracked connections, in no order.
+    fn connections(&self) -> Vec<ConnectionState>;
+
+    /// Forget the connections of which `doomed` holds; their next packet is a first one. Returns how many.
+    fn flush_connections(&mut self, doomed: &dyn Fn(&ConnectionState) -> bool) -> usize;
+
+    /// All neighbours, static and learned, in no order.
+    fn neighbors(&self) -> Vec<NeighborState>;
+
+    /// Walk a packet through the live program, without any effect.
+    fn trace(&self, probe: &Probe) -> Traced;
 
     /// Called about once a second between requests, for the switch's own housekeeping: devices that went, counters to
     /// sum up. Must not take long: no request is answered meanwhile.

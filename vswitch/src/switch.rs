@@ -11,7 +11,9 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::state::{Captured, Coverage, DropState, PortState, StationState, WorkerState};
+use api::state::{
+    Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
+};
 use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Station, StationKey, Transaction};
 use control::{Refusal, Switch as Control};
 use pipeline::counters::Counters;
@@ -320,7 +322,7 @@ impl Switch {
                         open.spec = port.clone();
                     }
                 }
-                Change::Port(_) => {}
+                _ => {}
             }
         }
     }
@@ -527,6 +529,22 @@ impl Control for Switch {
         let receiver = captures.open(port);
         self.publish_captures(captures);
         Ok(receiver)
+    }
+
+    fn connections(&self) -> Vec<ConnectionState> {
+        Vec::new()
+    }
+
+    fn flush_connections(&mut self, _doomed: &dyn Fn(&ConnectionState) -> bool) -> usize {
+        0
+    }
+
+    fn neighbors(&self) -> Vec<NeighborState> {
+        Vec::new()
+    }
+
+    fn trace(&self, _probe: &Probe) -> Traced {
+        Traced::default()
     }
 
     fn tick(&mut self) {

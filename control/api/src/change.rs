@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bridge, Port, Station};
+use crate::{Bridge, Endpoint, Neighbor, Port, Route, Router, Service, ServiceRange, Station};
 
 /// One noun before and after. `old` is what the switch has now: both are never `None`, and both have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,18 @@ pub enum Change {
     Port(Delta<Port>),
     /// Of a static MAC entry.
     Station(Delta<Station>),
+    /// Of a bridge's router. Endpoints and routes of the bridge go before it, in the same transaction or earlier.
+    Router(Delta<Router>),
+    /// Of an endpoint.
+    Endpoint(Delta<Endpoint>),
+    /// Of a static neighbour.
+    Neighbor(Delta<Neighbor>),
+    /// Of a route.
+    Route(Delta<Route>),
+    /// Of a service.
+    Service(Delta<Service>),
+    /// Of a range of service addresses.
+    ServiceRange(Delta<ServiceRange>),
 }
 
 /// Changes that a packet sees all together or not at all, in an order in which each noun exists before it is named.
@@ -61,6 +73,12 @@ impl Transaction {
             Change::Bridge(delta) => Change::Bridge(delta.inverse()),
             Change::Port(delta) => Change::Port(delta.inverse()),
             Change::Station(delta) => Change::Station(delta.inverse()),
+            Change::Router(delta) => Change::Router(delta.inverse()),
+            Change::Endpoint(delta) => Change::Endpoint(delta.inverse()),
+            Change::Neighbor(delta) => Change::Neighbor(delta.inverse()),
+            Change::Route(delta) => Change::Route(delta.inverse()),
+            Change::Service(delta) => Change::Service(delta.inverse()),
+            Change::ServiceRange(delta) => Change::ServiceRange(delta.inverse()),
         };
         Self { changes: self.changes.into_iter().rev().map(undo).collect() }
     }

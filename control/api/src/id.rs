@@ -24,6 +24,9 @@ impl PortId {
     pub const NONE: Self = Self(0);
     /// Ports a switch can have; the workers' arrays are this long.
     pub const LIMIT: usize = 4096;
+    /// The switch's own host stack, which answers for gateways and service addresses. Made with the first router; no
+    /// other port has this number.
+    pub const STACK: Self = Self(4095);
 
     /// Position in an array of [`Self::LIMIT`] elements.
     pub fn index(self) -> usize {

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MacAddr, PortId, StationKey};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{AddressKey, BridgeId, MacAddr, PortId, StationKey};
 
 /// A port as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,4 +122,95 @@ pub struct Captured {
     pub len: u32,
     /// The octets.
     pub bytes: Vec<u8>,
+}
+
+/// One direction of a connection, as its packets say it. Of ICMP echo both ports are the identifier; of protocols
+/// without ports they are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Tuple {
+    /// Where packets come from.
+    pub src: SocketAddr,
+    /// Where they go.
+    pub dst: SocketAddr,
+}
+
+/// A tracked connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionState {
+    /// The bridge whose router tracks it.
+    pub bridge: BridgeId,
+    /// IP protocol number.
+    pub proto: u8,
+    /// State in the words of conntrack: `SYN_SENT`, `ESTABLISHED`, `UNREPLIED`, `ASSURED`, ...
+    pub state: String,
+    /// Its first packet, before translation.
+    pub original: Tuple,
+    /// Its answers, before they are translated back: how the other end sees it, turned round.
+    pub reply: Tuple,
+    /// Where its first packet came in.
+    pub port: PortId,
+    /// Seconds until it is forgotten if nothing more is heard.
+    pub expires: u32,
+}
+
+/// A neighbour: an address on the link of a port and its Ethernet address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborState {
+    /// Bridge and address.
+    pub key: AddressKey,
+    /// Where it is.
+    pub port: PortId,
+    /// Its Ethernet address; `None` while it is asked for.
+    pub mac: Option<MacAddr>,
+    /// `permanent`, `reachable`, `stale`, `incomplete` or `failed`, as `ip neighbour` has them.
+    pub state: String,
+    /// Seconds since it last spoke; `None` for a permanent one.
+    pub age: Option<u32>,
+}
+
+/// A packet to be traced: what a first packet would look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Where it comes in.
+    pub port: PortId,
+    /// Sender's Ethernet address.
+    pub eth_src: MacAddr,
+    /// Ethernet destination; the router's when `None`, or the endpoint's that has `dst` on the same link.
+    pub eth_dst: Option<MacAddr>,
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Source port (ICMP echo: identifier).
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+}
+
+/// What became of a traced packet. Nothing was sent, learned or remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traced {
+    /// `allow`, `deny`, `drop` or `reject`.
+    pub verdict: String,
+    /// Drop reason, or what is answered; empty when it is let through.
+    pub reason: String,
+    /// The object that decided: `service NS/NAME:PORT`, `route PREFIX`, `endpoint pod/NS/NAME`, ...
+    pub decided_by: String,
+    /// What each stage did.
+    pub stages: Vec<TraceStep>,
+    /// Where it would leave.
+    pub outputs: Vec<PortId>,
+    /// Addresses and ports as it would leave.
+    pub tuple: Option<Tuple>,
+}
+
+/// One stage of a [`Traced`] packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceStep {
+    /// Name of the stage.
+    pub stage: String,
+    /// What it found, in a line.
+    pub note: String,
 }

@@ -170,6 +170,7 @@ impl Stage for Bridging {
                         self.stations.set(station.key, delta.new.map(|station| station.port), touched);
                     }
                 }
+                _ => {}
             }
         }
     }
