@@ -18,6 +18,7 @@ use std::path::PathBuf;
 pub mod fake;
 pub mod switch;
 
+mod cluster;
 mod socket;
 mod store;
 mod verbs;

@@ -1,0 +1,180 @@
+//! Kubernetes objects, reduced to what a node's network follows from.
+//!
+//! Manifests are read and checked as the types of `k8s-openapi` (see `objects`) and kept in this form, which is small
+//! (a cluster has 250,000 endpoints) and has no room for nonsense: addresses are addresses, ports are 1 to 65535.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::Proto;
+use ipnet::IpNet;
+
+/// Text that many objects share.
+pub(crate) type Text = Arc<str>;
+/// Labels of an object, or a selector's `matchLabels`.
+pub(crate) type Labels = BTreeMap<Text, Text>;
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Named {
+    pub(crate) namespace: Text,
+    pub(crate) name: Text,
+}
+
+/// A Node: `metadata`, `spec.podCIDRs`, `status.addresses` of type InternalIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) name: Text,
+    pub(crate) labels: Labels,
+    pub(crate) pod_cidrs: Vec<IpNet>,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// A Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pod {
+    pub(crate) id: Named,
+    pub(crate) uid: Text,
+    pub(crate) labels: Labels,
+    pub(crate) node: Option<Text>,
+    pub(crate) host_network: bool,
+    /// `status.podIPs`; those of the node for pods of the host network.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Its condition Ready is True.
+    pub(crate) ready: bool,
+    /// It has a deletion timestamp.
+    pub(crate) terminating: bool,
+    /// Phase Succeeded or Failed: its addresses may be another's.
+    pub(crate) finished: bool,
+    /// Named container ports, those of restartable init containers too.
+    pub(crate) ports: Vec<ContainerPort>,
+}
+
+/// A named port of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ContainerPort {
+    pub(crate) name: Text,
+    pub(crate) proto: Proto,
+    pub(crate) port: u16,
+}
+
+/// A Service. What of it is programmed, and whether at all (rule S1), `compile` decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Service {
+    pub(crate) id: Named,
+    pub(crate) labels: Labels,
+    /// Annotations of ours and of topology, by their full keys.
+    pub(crate) annotations: Labels,
+    pub(crate) kind: ServiceKind,
+    /// `spec.clusterIPs`, or `spec.clusterIP`; empty when headless or ExternalName.
+    pub(crate) cluster_ips: Vec<IpAddr>,
+    /// Empty: whoever makes its EndpointSlices knows.
+    pub(crate) selector: Labels,
+    pub(crate) publish_not_ready: bool,
+    pub(crate) ports: Vec<ServicePort>,
+}
+
+/// `spec.type`, and headless, which is a kind of its own to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServiceKind {
+    ClusterIp,
+    Headless,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServicePort {
+    /// Empty when it has none, which only a single port may have.
+    pub(crate) name: Text,
+    pub(crate) proto: Proto,
+    pub(crate) port: u16,
+    pub(crate) target: TargetPort,
+    pub(crate) node_port: Option<u16>,
+}
+
+/// `targetPort`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TargetPort {
+    Number(u16),
+    /// Of a container port, looked up in each pod.
+    Name(Text),
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) id: Named,
+    /// Label `kubernetes.io/service-name`; a slice of no service serves nobody.
+    pub(crate) service: Option<Named>,
+    pub(crate) family: Family,
+    pub(crate) ports: Vec<SlicePort>,
+    pub(crate) endpoints: Vec<SliceEndpoint>,
+    /// Made here from the pods that the service selects, not by a manifest.
+    pub(crate) ours: bool,
+}
+
+/// `addressType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+    /// FQDN: ignored, as by kube-proxy (rule E2).
+    Name,
+}
+
+/// A port of an EndpointSlice. One without a number is not here (rule E4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SlicePort {
+    pub(crate) name: Text,
+    pub(crate) proto: Proto,
+    pub(crate) port: u16,
+}
+
+/// An endpoint of a slice, its conditions with their defaults applied (rule E3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SliceEndpoint {
+    /// `addresses[0]`.
+    pub(crate) address: IpAddr,
+    pub(crate) ready: bool,
+    pub(crate) serving: bool,
+    pub(crate) terminating: bool,
+    pub(crate) node: Option<Text>,
+    /// The Pod of `targetRef`, by name in the slice's namespace.
+    pub(crate) pod: Option<Text>,
+}
+
+/// A ServiceCIDR.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cidrs {
+    pub(crate) name: Text,
+    pub(crate) prefixes: Vec<IpNet>,
+}
+
+/// Every object that is in force.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects {
+    pub(crate) nodes: BTreeMap<Text, Arc<Node>>,
+    pub(crate) namespaces: BTreeMap<Text, Labels>,
+    pub(crate) pods: BTreeMap<Named, Arc<Pod>>,
+    pub(crate) services: BTreeMap<Named, Arc<Service>>,
+    /// Those of manifests and our own alike.
+    pub(crate) slices: BTreeMap<Named, Arc<Slice>>,
+    pub(crate) service_cidrs: BTreeMap<Text, Arc<Cidrs>>,
+    /// The slices of each service, whether there is such a service or not.
+    pub(crate) slices_of: BTreeMap<Named, BTreeSet<Named>>,
+}
+
+/// An object that came, changed or went.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Changed {
+    Node(Text),
+    Namespace(Text),
+    Pod(Named),
+    Service(Named),
+    Slice(Named),
+    ServiceCidr(Text),
+}
