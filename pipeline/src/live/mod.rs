@@ -1,11 +1,13 @@
 //! Live: what packets write, shared by the workers. Met on misses, by the sweep, and by the control side; never by a
 //! hit.
 
+pub mod connections;
 pub mod stations;
 
 use std::time::Duration;
 
 use crate::probe::cells::Cells;
+use connections::Connections;
 use stations::Stations;
 
 /// Everything that packets write.
@@ -15,6 +17,8 @@ pub struct Live {
     pub cells: Cells,
     /// Learned Ethernet addresses.
     pub stations: Stations,
+    /// Tracked connections.
+    pub connections: Connections,
 }
 
 /// The time, as the caller tells it: since an arbitrary start, never going back.

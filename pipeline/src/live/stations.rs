@@ -22,7 +22,7 @@ use crate::live::Now;
 use crate::probe::cells::{Asked, CELLS, Cell, Cells, TableName};
 
 /// The name of this table in questions.
-const NAME: TableName = TableName("stations");
+const NAME: TableName = TableName::new("stations");
 /// A station moves at most this often, milliseconds; frames in between are forwarded, but not learned from.
 const MOVE_INTERVAL: u32 = 100;
 /// Stations looked at to find an old one of a port.
@@ -449,7 +449,7 @@ mod tests {
         let mut asked = Asked::new(&live.cells);
         assert!(live.stations.find(BRIDGE, address(2), &mut asked).is_none());
         hear(&live, 2, 7, at(0));
-        assert!(!live.cells.unchanged_since(&asked.deps().cells(), before));
+        assert!(!live.cells.unchanged_since(&asked.deps(false).cells(), before));
     }
 
     #[test]
@@ -465,7 +465,7 @@ mod tests {
                 1 => assert_eq!(live.stations.expire(at(300), &live.cells), 1),
                 _ => assert_eq!(live.stations.flush(BRIDGE, Some(PortId(7)), &live.cells), 1),
             }
-            assert!(!live.cells.unchanged_since(&asked.deps().cells(), made), "change {change}");
+            assert!(!live.cells.unchanged_since(&asked.deps(false).cells(), made), "change {change}");
         }
     }
 

@@ -79,14 +79,15 @@ pub struct Hot<const N: usize> {
 pub struct Cold {
     /// The cells that the decision depends on.
     pub cells: [Cell; DEPS],
-    /// Frames up to the last sweep.
-    pub packets: u64,
-    /// Octets up to the last sweep.
-    pub bytes: u64,
     /// Second of the last use.
     pub used: u32,
     /// What a hit must account to, see [`crate::probe::trail`].
     pub trail: u32,
+    // The second line begins here: a change looks at the first only.
+    /// Frames up to the last sweep.
+    pub packets: u64,
+    /// Octets up to the last sweep.
+    pub bytes: u64,
 }
 
 /// What was decided, to be put into the cache.

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 /// stations, one that moves costs a handful of flows a new walk, where with 65,536 cells it would be a hundred.
 pub const CELLS: usize = 1 << 20;
 /// Cells that one decision notes at most; one that asked more depends on every change.
-pub const DEPS: usize = 8;
+pub const DEPS: usize = 14;
 
 /// A region of what can be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,24 +43,44 @@ const RESERVED: u32 = 2;
 
 /// Names the table (or the kind of question) that a cell is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TableName(pub &'static str);
+pub struct TableName {
+    name: &'static str,
+    /// Changed so often that decisions which did not ask it shall not even be looked at again.
+    volatile: bool,
+}
+
+impl TableName {
+    /// A table of this name.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, volatile: false }
+    }
+
+    /// A table that changes many times a second under load, and that decisions for known connections do not rest on: see
+    /// [`Moment::steady`].
+    pub const fn volatile(name: &'static str) -> Self {
+        Self { name, volatile: true }
+    }
+}
 
 /// The cells that one decision depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deps {
     cells: [Cell; DEPS],
     len: u8,
+    /// One of them is of a volatile table, or stands for everything.
+    volatile: bool,
 }
 
 impl Default for Deps {
     fn default() -> Self {
-        Self { cells: [NOTHING; DEPS], len: 0 }
+        Self { cells: [NOTHING; DEPS], len: 0, volatile: false }
     }
 }
 
 impl Deps {
-    /// Note a cell.
-    pub fn note(&mut self, cell: Cell) {
+    /// Note a cell, and whether its table is volatile.
+    pub fn note(&mut self, cell: Cell, volatile: bool) {
+        self.volatile |= volatile;
         if self.cells.contains(&cell) {
             return;
         }
@@ -70,8 +90,21 @@ impl Deps {
                 self.len += 1;
             }
             // One more than can be noted: depend on everything instead.
-            None => self.cells = [EVERYTHING; DEPS],
+            None => (self.cells, self.volatile) = ([EVERYTHING; DEPS], true),
         }
+    }
+
+    /// Note what others noted.
+    fn include(&mut self, other: &Self) {
+        other.cells.iter().take(usize::from(other.len)).for_each(|&cell| self.note(cell, other.volatile));
+        if other.cells.first() == Some(&EVERYTHING) {
+            self.note(EVERYTHING, true);
+        }
+    }
+
+    /// Changes of volatile tables may matter to it.
+    pub fn is_volatile(&self) -> bool {
+        self.volatile
     }
 
     /// The cells, unused places filled with one that never changes.
@@ -87,6 +120,17 @@ pub struct Moment {
     pub epoch: u32,
     /// The last change that is wholly in force.
     pub generation: u32,
+    /// The last change, wholly in force, of anything but volatile tables: what did not ask those stands if it is not
+    /// older than this, without a look at its cells.
+    pub steady: u32,
+}
+
+impl Moment {
+    /// A decision made at `generation` of this epoch stands without a look at its cells.
+    #[inline]
+    pub fn is_current(self, generation: u32, volatile: bool) -> bool {
+        generation >= if volatile { self.generation } else { self.steady }
+    }
 }
 
 /// All cells of a switch, and the generation that they speak of.
@@ -94,6 +138,8 @@ pub struct Cells {
     cells: Box<[AtomicU32]>,
     /// Epoch in the high half, generation in the low half.
     moment: CachePadded<AtomicU64>,
+    /// As in [`Moment::steady`]. Stored before `moment`, and loaded behind it: at worst newer than what goes with it.
+    steady: AtomicU32,
     /// Makes changes follow each other: the order of stores above is kept by one writer at a time.
     writer: Mutex<()>,
     hasher: RandomState,
@@ -116,7 +162,8 @@ impl Cells {
     pub fn starting_at(generation: u32) -> Self {
         let cells: Box<[AtomicU32]> = std::iter::repeat_with(|| AtomicU32::new(0)).take(CELLS).collect();
         let moment = CachePadded::new(AtomicU64::new(u64::from(generation)));
-        Self { cells, moment, writer: Mutex::new(()), hasher: RandomState::new() }
+        let steady = AtomicU32::new(generation);
+        Self { cells, moment, steady, writer: Mutex::new(()), hasher: RandomState::new() }
     }
 
     /// The cell of a question to a table.
@@ -131,8 +178,14 @@ impl Cells {
     /// What is in force now. Everything that a table answers afterwards is at least as new.
     #[inline]
     pub fn now(&self) -> Moment {
-        let moment = self.moment.load(Ordering::Acquire);
-        Moment { epoch: (moment >> 32) as u32, generation: moment as u32 }
+        loop {
+            let moment = self.moment.load(Ordering::Acquire);
+            let steady = self.steady.load(Ordering::Acquire);
+            // Both are of one epoch: in the next one, which comes once in four billion changes, `steady` starts anew.
+            if self.moment.load(Ordering::Relaxed) >> 32 == moment >> 32 {
+                return Moment { epoch: (moment >> 32) as u32, generation: moment as u32, steady };
+            }
+        }
     }
 
     /// None of these cells changed after `since`. In another epoch nobody can tell any more.
@@ -151,9 +204,9 @@ impl Cells {
     /// this returns, no decision that the change contradicts is used by a burst that starts.
     pub fn change<R>(&self, alter: impl FnOnce(&mut Touched<'_>) -> R) -> R {
         let _one_at_a_time = self.writer.lock();
-        let mut touched = Touched { cells: self, list: Vec::new() };
+        let mut touched = Touched { cells: self, list: Vec::new(), steady: false };
         let result = alter(&mut touched);
-        let touched = touched.list;
+        let (touched, steady) = (touched.list, touched.steady);
         if touched.is_empty() {
             return result;
         }
@@ -168,6 +221,9 @@ impl Cells {
                 at.store(generation, Ordering::Relaxed);
             }
         }
+        if steady {
+            self.steady.store(generation, Ordering::Relaxed);
+        }
         self.moment.store(u64::from(now.epoch) << 32 | u64::from(generation), Ordering::Release);
         result
     }
@@ -176,9 +232,12 @@ impl Cells {
     /// A burst that began before may still ask cells that have been set back: the epoch comes first, so that it can
     /// tell. Until they are set back, bursts of the new epoch walk more often than they must.
     fn start_epoch(&self, epoch: u32) {
+        // What the entries of the epoch before are asked by until their caches are flushed: nothing of them stands.
+        self.steady.store(u32::MAX, Ordering::Relaxed);
         self.moment.store(u64::from(epoch) << 32 | 1, Ordering::Release);
         fence(Ordering::Release);
         self.cells.iter().for_each(|cell| cell.store(0, Ordering::Relaxed));
+        self.steady.store(1, Ordering::Relaxed);
     }
 }
 
@@ -187,6 +246,8 @@ impl Cells {
 pub struct Touched<'a> {
     cells: &'a Cells,
     list: Vec<Cell>,
+    /// Something beside volatile tables was touched.
+    steady: bool,
 }
 
 impl Touched<'_> {
@@ -197,13 +258,20 @@ impl Touched<'_> {
         match (self.list.is_empty(), now.generation.checked_add(1)) {
             (true, _) => now,
             (false, Some(generation)) => Moment { generation, ..now },
-            (false, None) => Moment { epoch: now.epoch.wrapping_add(1), generation: 1 },
+            (false, None) => Moment { epoch: now.epoch.wrapping_add(1), generation: 1, ..now },
         }
     }
 
     /// The answer to this question changes.
     pub fn touch(&mut self, table: TableName, question: impl Hash) {
         self.list.push(self.cells.cell(table, question));
+        self.steady |= !table.volatile;
+    }
+
+    /// The answers to whatever has this cell change. The cell is of a table that is not volatile.
+    pub fn touch_cell(&mut self, cell: Cell) {
+        self.list.push(cell);
+        self.steady = true;
     }
 }
 
@@ -212,24 +280,34 @@ impl Touched<'_> {
 pub struct Asked<'a> {
     cells: &'a Cells,
     deps: Deps,
+    /// What stages asked that only a first packet meets.
+    first: Deps,
+    /// Such a stage is asking now.
+    pub(crate) first_packet: bool,
 }
 
 impl<'a> Asked<'a> {
     /// Nothing asked yet.
     pub fn new(cells: &'a Cells) -> Self {
-        Self { cells, deps: Deps::default() }
+        Self { cells, deps: Deps::default(), first: Deps::default(), first_packet: false }
     }
 
     /// This question is asked. Returns its cell.
     pub fn note(&mut self, table: TableName, question: impl Hash) -> Cell {
         let cell = self.cells.cell(table, question);
-        self.deps.note(cell);
+        let deps = if self.first_packet { &mut self.first } else { &mut self.deps };
+        deps.note(cell, table.volatile);
         cell
     }
 
-    /// What was asked.
-    pub fn deps(&self) -> &Deps {
-        &self.deps
+    /// What was asked. `committed`: the decision is for a connection that is known now, so that deciding again would not
+    /// ask what only a first packet asks.
+    pub fn deps(&self, committed: bool) -> Deps {
+        let mut deps = self.deps;
+        if !committed {
+            deps.include(&self.first);
+        }
+        deps
     }
 }
 
@@ -237,7 +315,7 @@ impl<'a> Asked<'a> {
 mod tests {
     use super::*;
 
-    const TABLE: TableName = TableName("test");
+    const TABLE: TableName = TableName::new("test");
 
     fn touch(cells: &Cells, question: u32) {
         cells.change(|touched| touched.touch(TABLE, question));
@@ -247,7 +325,7 @@ mod tests {
     fn a_decision_stands_until_a_cell_that_it_asked_is_touched() {
         let cells = Cells::default();
         let mut deps = Deps::default();
-        deps.note(cells.cell(TABLE, 1u32));
+        deps.note(cells.cell(TABLE, 1u32), false);
         let made = cells.now();
         let other = (2u32..).find(|&i| cells.cell(TABLE, i) != cells.cell(TABLE, 1u32)).unwrap();
         touch(&cells, other);
@@ -264,7 +342,7 @@ mod tests {
         let mut asked = std::collections::BTreeSet::new();
         for question in 0u32.. {
             let cell = cells.cell(TABLE, question);
-            deps.note(cell);
+            deps.note(cell, false);
             asked.insert(cell);
             if asked.len() > DEPS {
                 break;
@@ -288,10 +366,10 @@ mod tests {
     fn generations_that_run_out_start_an_epoch() {
         let cells = Cells::starting_at(u32::MAX - 1);
         touch(&cells, 1);
-        let last = Moment { epoch: 0, generation: u32::MAX };
+        let last = Moment { epoch: 0, generation: u32::MAX, steady: u32::MAX };
         assert_eq!(cells.now(), last);
         touch(&cells, 1);
-        assert_eq!(cells.now(), Moment { epoch: 1, generation: 1 });
+        assert_eq!(cells.now(), Moment { epoch: 1, generation: 1, steady: 1 });
         let asked = Deps::default().cells();
         assert!(cells.unchanged_since(&asked, cells.now()) && !cells.unchanged_since(&asked, last));
     }

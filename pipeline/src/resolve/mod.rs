@@ -111,8 +111,13 @@ impl Resolver {
             self.release(verdict);
             return Some((verdict, vlan));
         }
-        let decision =
-            Decision { verdict, vlan, guard: walk.guard, cells: walk.asked.deps().cells(), trail: walk.trail.pack() };
+        let decision = Decision {
+            verdict,
+            vlan,
+            guard: walk.guard,
+            cells: walk.asked.deps(false).cells(),
+            trail: walk.trail.pack(),
+        };
         let (lists, accounts) = (&mut self.lists, &mut self.accounts);
         let mut evicted = |hot: &Hot<N>, cold: &Cold| {
             turn.counters.coverage.cache_evicted.add(1);
@@ -138,13 +143,13 @@ impl Resolver {
     fn decide<'a>(
         &mut self,
         burst: &Burst,
-        frame: &Frame,
+        frame: &'a Frame,
         layers: &Layers,
         ingress: &Ingress,
         turn: &Turn<'a>,
     ) -> Outcome<'a> {
         let key: FlowKey = parse::key(burst.in_port, frame.head(), layers).masked(&ingress.mask);
-        let mut walk = Walk::new(key, *layers, turn.live, turn.now);
+        let mut walk = Walk::new(key, *layers, frame.head(), turn.live, turn.now);
         let (verdict, vlan) = match turn.program.decide(&mut walk) {
             Next::Drop(reason) => (Verdict::Drop(reason), VlanEdit::Keep),
             _ => match *walk.outputs.as_slice() {
@@ -171,6 +176,7 @@ impl Resolver {
                         Some(Heard::TooSoon) | None => walk.transient = true,
                     }
                 }
+                _ => {}
             }
         }
     }

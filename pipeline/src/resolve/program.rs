@@ -1,8 +1,10 @@
 //! The program: every stage's tables, as one transaction left them. Immutable once it is published.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::{Change, PortId, Transaction};
+use api::state::TraceStep;
+use api::{BridgeId, Change, Delta, PortId, Router, Transaction};
 
 use crate::drop::DropReason;
 use crate::key::KeyMask;
@@ -13,7 +15,7 @@ use crate::resolve::walk::Walk;
 /// Stages that a walk visits at most.
 const STEPS: usize = 64;
 /// The question on which every decision for frames of a port depends.
-const INGRESS: TableName = TableName("ingress");
+const INGRESS: TableName = TableName::new("ingress");
 
 /// What the fast path must know of an ingress port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +33,15 @@ pub struct Program {
     stages: Vec<Box<dyn Stage>>,
     /// By port number; `None` where there is no port. Shared until a port changes.
     ports: Arc<Vec<Option<Ingress>>>,
+    /// Bridges that have a router.
+    routed: Arc<BTreeSet<BridgeId>>,
 }
 
 impl Program {
     /// The empty program of `order`.
     pub fn new(order: &'static [&'static StageDef]) -> Self {
         let stages = order.iter().map(|def| (def.build)()).collect();
-        Self { order, stages, ports: Arc::new(Vec::new()) }
+        Self { order, stages, ports: Arc::default(), routed: Arc::default() }
     }
 
     /// This program after a transaction. Call it inside [`Cells::change`], and publish what it returns there too.
@@ -45,11 +49,18 @@ impl Program {
     pub fn apply(&self, transaction: &Transaction, touched: &mut Touched<'_>) -> Self {
         let mut stages: Vec<Box<dyn Stage>> = self.stages.iter().map(|stage| stage.clone_box()).collect();
         stages.iter_mut().for_each(|stage| stage.apply(&transaction.changes, touched));
-        let mut next = Self { order: self.order, stages, ports: Arc::clone(&self.ports) };
+        let (ports, routed) = (Arc::clone(&self.ports), Arc::clone(&self.routed));
+        let mut next = Self { order: self.order, stages, ports, routed };
+        // Routers first: what ports of their bridges look at follows from them, in whatever order they were told.
+        for change in &transaction.changes {
+            if let Change::Router(delta) = change {
+                next.set_router(delta, touched);
+            }
+        }
         for change in &transaction.changes {
             if let Change::Port(delta) = change {
                 let id = delta.new.as_ref().or(delta.old.as_ref()).map_or(PortId::NONE, |port| port.id);
-                let ingress = delta.new.as_ref().map(|port| Ingress { mask: next.mask(port.id), bridge: port.bridge });
+                let ingress = delta.new.as_ref().map(|port| next.ingress_of(port.id, port.bridge));
                 let ports = Arc::make_mut(&mut next.ports);
                 if ports.len() <= id.index() {
                     ports.resize(id.index() + 1, None);
@@ -63,9 +74,32 @@ impl Program {
         next
     }
 
-    /// The union of what the stages may look at.
-    fn mask(&self, port: PortId) -> KeyMask {
-        self.stages.iter().fold(KeyMask::EMPTY, |mask, stage| mask.union(&stage.mask(port)))
+    /// A bridge gets, or loses, its router: its ports look at more, or less.
+    fn set_router(&mut self, delta: &Delta<Router>, touched: &mut Touched<'_>) {
+        let routed = Arc::make_mut(&mut self.routed);
+        let bridge = match (&delta.old, &delta.new) {
+            (None, Some(router)) if routed.insert(router.bridge) => router.bridge,
+            (Some(router), None) if routed.remove(&router.bridge) => router.bridge,
+            _ => return,
+        };
+        let ports: Vec<Option<Ingress>> = (0..)
+            .map(PortId)
+            .zip(self.ports.iter())
+            .map(|(id, port)| match port {
+                Some(port) if port.bridge == bridge => {
+                    touched.touch(INGRESS, id);
+                    Some(self.ingress_of(id, bridge))
+                }
+                other => *other,
+            })
+            .collect();
+        self.ports = Arc::new(ports);
+    }
+
+    fn ingress_of(&self, port: PortId, bridge: BridgeId) -> Ingress {
+        let routed = self.routed.contains(&bridge);
+        let mask = self.stages.iter().fold(KeyMask::EMPTY, |mask, stage| mask.union(&stage.mask(port, routed)));
+        Ingress { mask, bridge }
     }
 
     /// An ingress port; `None` if there is none of that number.
@@ -79,14 +113,20 @@ impl Program {
         walk.asked.note(INGRESS, walk.key.in_port());
         let mut at = 0;
         for _ in 0..STEPS {
-            let Some(stage) = self.stages.get(at) else { return Next::Drop(DropReason::NoPort) };
+            let (Some(stage), Some(def)) = (self.stages.get(at), self.order.get(at)) else {
+                return Next::Drop(DropReason::NoPort);
+            };
+            walk.asked.first_packet = def.first_packet;
+            if let Some(steps) = &mut walk.steps {
+                steps.push(TraceStep { stage: def.name.to_owned(), note: String::new() });
+            }
             match stage.decide(walk) {
                 Next::Continue => at += 1,
                 Next::Enter(name) => match self.order.iter().position(|def| def.name == name) {
                     Some(place) => at = place,
                     None => return Next::Drop(DropReason::WalkTooLong),
                 },
-                end @ (Next::Drop(_) | Next::Deliver) => return end,
+                end => return end,
             }
         }
         Next::Drop(DropReason::WalkTooLong)

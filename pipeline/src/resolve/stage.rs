@@ -1,8 +1,9 @@
 //! What a stage is: one match-action step of a walk.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 
-use api::{Change, PortId};
+use api::{AddressKey, Change, MacAddr, PortId};
 
 use crate::drop::DropReason;
 use crate::key::KeyMask;
@@ -16,6 +17,9 @@ pub struct StageDef {
     pub name: &'static str,
     /// The question it answers, in a line.
     pub help: &'static str,
+    /// Only the first packet of a connection meets it: what it asks, a remembered decision for a connection that was made
+    /// does not rest on (FASTPATH 1).
+    pub first_packet: bool,
     /// The stage with empty tables.
     pub build: fn() -> Box<dyn Stage>,
 }
@@ -31,6 +35,37 @@ pub enum Next {
     Drop(DropReason),
     /// It ends: the frame leaves by the walk's outputs.
     Deliver,
+    /// It ends: the frame is not let through, and its sender is told so (or told what it asked for). The answer goes
+    /// out where the frame came in. Never cached.
+    Reply(Reply),
+    /// It ends for now: the frame waits for the Ethernet address of this neighbour, which is asked for.
+    Wait(AddressKey, PortId),
+}
+
+/// What a sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// ARP (RFC 826) or neighbour advertisement (RFC 4861): who was asked for is here. The request is used up.
+    Neighbor(MacAddr),
+    /// An ICMP error (RFC 792, RFC 4443) from this address; the frame is dropped for the reason.
+    Error(IcmpError, IpAddr, DropReason),
+    /// TCP RST (RFC 9293, 3.5.2) in the name of the destination; the frame is dropped for the reason.
+    Reset(DropReason),
+}
+
+/// ICMP errors that a router sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// The hop limit ran out.
+    TimeExceeded,
+    /// No route.
+    NetUnreachable,
+    /// The destination's link has nobody of that address.
+    HostUnreachable,
+    /// Nobody listens.
+    PortUnreachable,
+    /// Larger than what the way takes: fragmentation needed, packet too big.
+    TooBig(u16),
 }
 
 /// A stage with its tables. Cloned for each transaction: tables share what a change leaves alone.
@@ -41,8 +76,8 @@ pub trait Stage: Debug + Send + Sync {
     /// Take over what concerns this stage: the only way its tables are built.
     fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>);
 
-    /// The fields that `decide` may look at for frames of `port`.
-    fn mask(&self, port: PortId) -> KeyMask;
+    /// The fields that `decide` may look at for frames of `port`, on a bridge with a router or without.
+    fn mask(&self, port: PortId, routed: bool) -> KeyMask;
 
     /// Decide one frame. Pure: what is to be brought about goes into the walk's effects.
     fn decide(&self, walk: &mut Walk<'_>) -> Next;

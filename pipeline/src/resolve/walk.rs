@@ -2,18 +2,32 @@
 //!
 //! | field | written by | read by |
 //! |---|---|---|
-//! | `key`, `layers` | the walk's start | every stage |
+//! | `start`, `layers` | the walk's start | every stage |
+//! | `key` | the walk's start; stages that translate or route | every stage |
 //! | `live`, `asked`, `now` | the walk's start | every stage |
-//! | `bridge`, `vlan` | admit | bridge |
-//! | `outputs` | bridge | deliver |
-//! | `guard` | deliver | the cache |
-//! | `effects`, `trail` | bridge | effects, the cache |
+//! | `bridge`, `vlan`, `routed` | admit | the stages behind it |
+//! | `tuple`, `connection` | connection | the stages behind it |
+//! | `service` | service | masquerade, commit |
+//! | `source` | masquerade | commit |
+//! | `hops` | route | the end |
+//! | `outputs` | route, bridge, service | deliver |
+//! | `guard` | deliver, connection, route | the cache |
+//! | `effects`, `trail` | bridge, connection, commit, neighbor | effects, the cache |
 //! | `transient` | any stage | the cache |
+//! | `steps` | any stage, by `say` | trace |
+//!
+//! *Translation and routing change `key`*: it is what the frame's headers are to say when it leaves. The edits are the
+//! difference between `start` and `key`, so a stage cannot forget one.
 
-use api::{BridgeId, PortId};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::state::TraceStep;
+use api::{AddressKey, BridgeId, MacAddr, PortId};
 
 use crate::burst::{Layers, VlanEdit, guard};
 use crate::key::FlowKey;
+use crate::live::connections::{Direction, Event, Found, Name, Plan, Source, Tuple};
 use crate::live::stations::Address;
 use crate::live::{Live, Now};
 use crate::probe::cells::Asked;
@@ -40,12 +54,44 @@ pub enum Effect {
         /// Under this address.
         address: Address,
     },
+    /// A neighbour spoke at the ingress port.
+    Neighbor {
+        /// Who.
+        key: AddressKey,
+        /// Its Ethernet address.
+        mac: MacAddr,
+    },
+    /// A known connection is used.
+    Advance {
+        /// Which.
+        name: Name,
+        /// Which way.
+        direction: Direction,
+        /// What it says.
+        event: Event,
+    },
+    /// A known connection is over: an address is another's now, or the client opens it anew. The frame is a first one.
+    Kill(Name),
+    /// A connection is made. Its translation may pick another source than the walk had.
+    Commit(Plan),
+}
+
+/// A service that a first packet was for.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// `NAMESPACE/NAME:PORTNAME`.
+    pub name: Arc<str>,
+    /// The backend.
+    pub backend: IpAddr,
 }
 
 /// State of a walk.
 #[derive(Debug)]
 pub struct Walk<'a> {
-    /// The masked key: a fact that the port's mask leaves out is zero here, so no decision can depend on it.
+    /// The masked key as the frame came in: a fact that the port's mask leaves out is zero here, so no decision can
+    /// depend on it.
+    pub start: FlowKey,
+    /// The same as the frame is to leave.
     pub key: FlowKey,
     /// Where the headers are, and the guard word of this very frame. A decision that depends on more of the guard word
     /// than its `guard` says must be `transient`.
@@ -60,6 +106,20 @@ pub struct Walk<'a> {
     pub bridge: BridgeId,
     /// The VLAN of the frame within the bridge.
     pub vlan: u16,
+    /// The bridge has a router: its IP traffic is tracked.
+    pub routed: bool,
+    /// What the frame carries, if it can belong to a connection.
+    pub tuple: Option<Tuple>,
+    /// The connection it belongs to.
+    pub connection: Option<Found>,
+    /// The service it was sent to, if it is a first packet to one.
+    pub service: Option<Chosen>,
+    /// What a new connection comes from in truth.
+    pub source: Source,
+    /// Identities of the endpoints at either end of a new connection; 0 where there is none.
+    pub identities: [u64; 2],
+    /// Routers on the way that take one off the hop limit: 0 or 1.
+    pub hops: u8,
     /// Ways out.
     pub outputs: Vec<Copy>,
     /// Guard of the decision: flags that must not be set in the low half, the largest size in the high half.
@@ -70,12 +130,17 @@ pub struct Walk<'a> {
     pub trail: Trail,
     /// The decision holds for this frame only.
     pub transient: bool,
+    /// What the stages say of themselves; `None` when nobody listens.
+    pub steps: Option<Vec<TraceStep>>,
+    /// The frame's first segment, for [`Self::frame`].
+    head: &'a [u8],
 }
 
 impl<'a> Walk<'a> {
     /// A walk that starts.
-    pub fn new(key: FlowKey, layers: Layers, live: &'a Live, now: Now) -> Self {
+    pub fn new(key: FlowKey, layers: Layers, head: &'a [u8], live: &'a Live, now: Now) -> Self {
         Self {
+            start: key,
             key,
             layers,
             live,
@@ -83,12 +148,40 @@ impl<'a> Walk<'a> {
             now,
             bridge: BridgeId::default(),
             vlan: 0,
+            routed: false,
+            tuple: None,
+            connection: None,
+            service: None,
+            source: Source::Own,
+            identities: [0; 2],
+            hops: 0,
             outputs: Vec::new(),
             guard: u32::MAX << guard::SIZE_SHIFT,
             effects: Vec::new(),
             trail: Trail::None,
             transient: false,
+            steps: None,
+            head,
         }
+    }
+
+    /// The frame itself, its first segment at least to the end of the headers. Whoever looks at it decides for this frame
+    /// only: there is more in it than the key has.
+    pub fn frame(&mut self) -> &'a [u8] {
+        self.transient = true;
+        self.head
+    }
+
+    /// What the frame says of the state of its connection. Not a fact that a remembered decision may depend on, but one that
+    /// its effects carry.
+    pub fn event(&self) -> Event {
+        let at = usize::from(self.layers.l4);
+        let flags = match self.key.get(crate::key::Field::IP_PROTO) {
+            [6] => self.head.get(at + 13),
+            [132] => self.head.get(at + 12),
+            _ => None,
+        };
+        Event { flags: flags.copied().unwrap_or(0) }
     }
 
     /// Octets of the frame's largest packet, from the network header on.
@@ -100,5 +193,25 @@ impl<'a> Walk<'a> {
     pub fn guard_size(&mut self, size: u16) {
         let largest = (self.guard >> guard::SIZE_SHIFT).min(u32::from(size));
         self.guard = largest << guard::SIZE_SHIFT | self.guard & 0xffff;
+    }
+
+    /// The decision holds only for packets that have none of these flags of [`guard`].
+    pub fn guard_flags(&mut self, flags: u32) {
+        self.guard |= flags & 0xffff;
+    }
+
+    /// This frame has one of these flags of [`guard`].
+    pub fn has(&self, flags: u32) -> bool {
+        self.layers.guard & flags & 0xffff != 0
+    }
+
+    /// Tell a trace what the current stage found.
+    pub fn say(&mut self, note: impl FnOnce() -> String) {
+        if let Some(step) = self.steps.as_mut().and_then(|steps| steps.last_mut()) {
+            if !step.note.is_empty() {
+                step.note.push_str("; ");
+            }
+            step.note.push_str(&note());
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::tables::Exact;
 pub const STAGE: StageDef = StageDef {
     name: "admit",
     help: "may this frame come in by this port, and into which VLAN?",
+    first_packet: false,
     build: || Box::new(Admit::new()),
 };
 
@@ -69,7 +70,7 @@ impl Stage for Admit {
         }
     }
 
-    fn mask(&self, _port: PortId) -> KeyMask {
+    fn mask(&self, _port: PortId, _routed: bool) -> KeyMask {
         const MASK: KeyMask = FlowKey::mask(&[Field::IN_PORT, Field::VLAN]);
         MASK
     }

@@ -23,6 +23,7 @@ use crate::tables::Exact;
 pub const STAGE: StageDef = StageDef {
     name: "bridge",
     help: "to which port does the destination address lead? learn where the sender is",
+    first_packet: false,
     build: || Box::new(Bridging::new()),
 };
 
@@ -175,7 +176,7 @@ impl Stage for Bridging {
         }
     }
 
-    fn mask(&self, _port: PortId) -> KeyMask {
+    fn mask(&self, _port: PortId, _routed: bool) -> KeyMask {
         const MASK: KeyMask = FlowKey::mask(&[Field::IN_PORT, Field::VLAN, Field::ETH_DST, Field::ETH_SRC]);
         MASK
     }

@@ -17,6 +17,7 @@ use crate::tables::Exact;
 pub const STAGE: StageDef = StageDef {
     name: "deliver",
     help: "does each way out exist, and does the frame fit?",
+    first_packet: false,
     build: || Box::new(Deliver { mtus: Exact::new("deliver") }),
 };
 
@@ -41,7 +42,7 @@ impl Stage for Deliver {
         }
     }
 
-    fn mask(&self, _port: PortId) -> KeyMask {
+    fn mask(&self, _port: PortId, _routed: bool) -> KeyMask {
         KeyMask::EMPTY
     }
 
