@@ -72,6 +72,12 @@ pub enum DropReason {
     ExceedsMtu,
 
     // Lacking: something ran out.
+    /// The connection table, or the in port's share of it, is full.
+    ConnectionsFull,
+    /// No source port is free for a masqueraded connection.
+    SnatPorts,
+    /// The in port had used up its share of answers.
+    ReplyLimit,
     /// The out port was full.
     TxFull,
     /// The out port is down or gone.
@@ -88,7 +94,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 36] = [
+    pub const ALL: [(Self, &'static str, &'static str); 39] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -119,6 +125,9 @@ impl DropReason {
         (Self::NoPort, "no-port", "no port to send to"),
         (Self::NoBridge, "no-bridge", "the port is no member of a bridge"),
         (Self::ExceedsMtu, "exceeds-mtu", "larger than the out port's MTU"),
+        (Self::ConnectionsFull, "connections-full", "no room for another connection of the in port"),
+        (Self::SnatPorts, "snat-ports", "no source port is free for a masqueraded connection"),
+        (Self::ReplyLimit, "reply-limit", "the in port had used up its share of answers"),
         (Self::TxFull, "tx-full", "the out port was full"),
         (Self::TxDown, "tx-down", "the out port is down or gone"),
         (Self::TxError, "tx-error", "the out port's device refused the frame"),

@@ -3,6 +3,7 @@
 
 pub mod connections;
 pub mod stations;
+pub mod stub;
 
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ pub struct Live {
     pub stations: Stations,
     /// Tracked connections.
     pub connections: Connections,
+    /// Learned neighbours.
+    pub neighbors: stub::Neighbors,
+    /// What may be answered.
+    pub meters: stub::Meters,
 }
 
 /// The time, as the caller tells it: since an arbitrary start, never going back.
