@@ -8,6 +8,7 @@ pub mod parked;
 pub mod program;
 pub mod stage;
 pub mod stages;
+pub mod trace;
 pub mod walk;
 
 use api::PortId;
