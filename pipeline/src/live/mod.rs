@@ -2,13 +2,16 @@
 //! hit.
 
 pub mod connections;
+pub mod meters;
+pub mod neighbors;
 pub mod stations;
-pub mod stub;
 
 use std::time::Duration;
 
 use crate::probe::cells::Cells;
 use connections::Connections;
+use meters::Meters;
+use neighbors::Neighbors;
 use stations::Stations;
 
 /// Everything that packets write.
@@ -21,9 +24,9 @@ pub struct Live {
     /// Tracked connections.
     pub connections: Connections,
     /// Learned neighbours.
-    pub neighbors: stub::Neighbors,
-    /// What may be answered.
-    pub meters: stub::Meters,
+    pub neighbors: Neighbors,
+    /// How often the switch may speak for itself.
+    pub meters: Meters,
 }
 
 /// The time, as the caller tells it: since an arbitrary start, never going back.

@@ -16,6 +16,7 @@ use api::PortId;
 use crate::burst::{Burst, Extra, Layers, Verdict, VlanEdit};
 use crate::drop::DropReason;
 use crate::live::connections::{Committed, Event, Found, Tuple};
+use crate::live::meters::Meter;
 use crate::live::stations::Heard;
 use crate::parse::{self, proto};
 use crate::probe::cache::{Cold, Decision, FlowCache, Hot};
@@ -331,7 +332,7 @@ impl Resolver {
             }
             Ending::Reply(reply, mac) => (self.reply(&mut frame, layers, &reply, mac, court), true),
             Ending::Wait(wait) => {
-                if turn.live.neighbors.solicit(wait.neighbor, wait.port, turn.now)
+                if turn.live.neighbors.solicit(wait.neighbor, wait.port, turn.now, &turn.live.cells)
                     && let Some(request) = crate::reply::solicit(&wait, stash)
                 {
                     extra.push(Extra { frame: request, port: wait.port, from: in_port });
@@ -366,9 +367,9 @@ impl Resolver {
             Reply::Neighbor(_) => None,
             Reply::Error(_, _, reason) | Reply::Reset(reason) => Some(*reason),
         };
+        let meter = if reason.is_none() { Meter::Neighbors } else { Meter::Errors };
         let refused = Verdict::Drop(reason.unwrap_or(DropReason::ReplyLimit));
-        if !turn.live.meters.admits(in_port, reason.is_none(), turn.now)
-            || crate::reply::answer(frame, layers, reply, mac).is_err()
+        if !turn.live.meters.admit(in_port, meter, turn.now) || crate::reply::answer(frame, layers, reply, mac).is_err()
         {
             return refused;
         }
