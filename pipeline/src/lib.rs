@@ -33,6 +33,7 @@ pub mod key;
 pub mod live;
 pub mod offload;
 pub mod raw;
+pub mod reply;
 pub mod segment;
 pub mod tables;
 

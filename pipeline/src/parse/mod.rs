@@ -21,6 +21,7 @@ pub use facts::key;
 pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
 pub(crate) use layers::{ethertype, proto};
+pub(crate) use read::{array, be16, octet};
 
 use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
 use crate::drop::DropReason;

@@ -330,10 +330,10 @@ impl Resolver {
                     && judgement.edits.of_the_link().apply(&mut frame, layers);
                 (judgement.verdict, fits)
             }
-            Ending::Reply(reply, mac) => (self.reply(&mut frame, layers, &reply, mac, court), true),
+            Ending::Reply(reply, mac) => (self.reply(&mut frame, layers, &reply, mac, court, stash), true),
             Ending::Wait(wait) => {
                 if turn.live.neighbors.solicit(wait.neighbor, wait.port, turn.now, &turn.live.cells)
-                    && let Some(request) = crate::reply::solicit(&wait, stash)
+                    && let Some(request) = ask_for(&wait, stash)
                 {
                     extra.push(Extra { frame: request, port: wait.port, from: in_port });
                 }
@@ -361,6 +361,7 @@ impl Resolver {
         reply: &Reply,
         mac: api::MacAddr,
         court: Court<'_>,
+        stash: &mut Stash,
     ) -> Verdict {
         let Court { in_port, turn, .. } = court;
         let reason = match reply {
@@ -369,7 +370,8 @@ impl Resolver {
         };
         let meter = if reason.is_none() { Meter::Neighbors } else { Meter::Errors };
         let refused = Verdict::Drop(reason.unwrap_or(DropReason::ReplyLimit));
-        if !turn.live.meters.admit(in_port, meter, turn.now) || crate::reply::answer(frame, layers, reply, mac).is_err()
+        if !turn.live.meters.admit(in_port, meter, turn.now)
+            || crate::reply::answer(frame, layers, reply, mac, stash).is_err()
         {
             return refused;
         }
@@ -471,6 +473,18 @@ impl Resolver {
         }
         Some((again.verdict, again.vlan, again.edits) == (verdict, vlan, edits))
     }
+}
+
+/// The question for a neighbour in a frame of its own.
+fn ask_for(wait: &stage::Wait, stash: &mut Stash) -> Option<Frame> {
+    let mut frame = stash.take()?;
+    let question =
+        crate::reply::Request { target: wait.neighbor.address, source: wait.address, mac: wait.mac, to: None };
+    if crate::reply::request(&mut frame, &question) {
+        return Some(frame);
+    }
+    stash.give(frame);
+    None
 }
 
 /// Make a key's source that of a tuple.
