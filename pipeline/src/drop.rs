@@ -70,6 +70,16 @@ pub enum DropReason {
     NoBridge,
     /// Larger than the out port's MTU.
     ExceedsMtu,
+    /// The first fragment of a datagram does not hold the whole transport header (RFC 1858, RFC 7112).
+    FragmentShort,
+    /// Fragments of a datagram overlap, or disagree on where it ends (RFC 5722).
+    FragmentOverlap,
+    /// Fragments make a datagram of more than 65,535 octets.
+    FragmentOversized,
+    /// A datagram in more fragments than are put up with.
+    FragmentExcess,
+    /// A fragment of a neighbour discovery message (RFC 6980).
+    FragmentNeighbor,
 
     // Lacking: something ran out.
     /// The out port was full.
@@ -84,11 +94,19 @@ pub enum DropReason {
     MissOverload,
     /// The walk visited more stages than it may.
     WalkTooLong,
+    /// The other fragments of its datagram did not come in time.
+    FragmentTimeout,
+    /// The in port has more fragments under way than it may.
+    FragmentOverload,
+    /// The next hop did not say its Ethernet address.
+    NeighborUnresolved,
+    /// More frames wait for an Ethernet address than may.
+    NeighborOverload,
 }
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 36] = [
+    pub const ALL: [(Self, &'static str, &'static str); 45] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -119,12 +137,21 @@ impl DropReason {
         (Self::NoPort, "no-port", "no port to send to"),
         (Self::NoBridge, "no-bridge", "the port is no member of a bridge"),
         (Self::ExceedsMtu, "exceeds-mtu", "larger than the out port's MTU"),
+        (Self::FragmentShort, "fragment-short", "first fragment does not hold the whole transport header"),
+        (Self::FragmentOverlap, "fragment-overlap", "fragments overlap or disagree on where the datagram ends"),
+        (Self::FragmentOversized, "fragment-oversized", "fragments make a datagram of more than 65535 octets"),
+        (Self::FragmentExcess, "fragment-excess", "a datagram in more than 64 fragments"),
+        (Self::FragmentNeighbor, "fragment-neighbor", "a fragment of a neighbour discovery message"),
         (Self::TxFull, "tx-full", "the out port was full"),
         (Self::TxDown, "tx-down", "the out port is down or gone"),
         (Self::TxError, "tx-error", "the out port's device refused the frame"),
         (Self::NoFrame, "no-frame", "the frame pool was empty"),
         (Self::MissOverload, "miss-overload", "the in port had used up its share of first packets"),
         (Self::WalkTooLong, "walk-too-long", "the decision went through more stages than it may"),
+        (Self::FragmentTimeout, "fragment-timeout", "the other fragments of its datagram did not come in time"),
+        (Self::FragmentOverload, "fragment-overload", "the in port has more fragments under way than it may"),
+        (Self::NeighborUnresolved, "neighbor-unresolved", "the next hop did not say its Ethernet address"),
+        (Self::NeighborOverload, "neighbor-overload", "more frames wait for an Ethernet address than may"),
     ];
 
     /// How many reasons there are.

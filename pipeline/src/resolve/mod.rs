@@ -3,6 +3,7 @@
 //! A walk is *decide* (pure) and then *effects* (learn). Frames of a burst that miss on the same key follow the first:
 //! it alone walks.
 
+pub mod fragments;
 pub mod lists;
 pub mod program;
 pub mod stage;
