@@ -5,6 +5,7 @@
 
 pub mod fragments;
 pub mod lists;
+pub mod parked;
 pub mod program;
 pub mod stage;
 pub mod stages;
