@@ -2,5 +2,7 @@
 //! what was asked, and written through [`crate::probe::cells::Touched`], which notes what changed: there is no other way.
 
 pub mod exact;
+pub mod maglev;
 
 pub use exact::Exact;
+pub use maglev::Maglev;
