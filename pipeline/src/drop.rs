@@ -70,6 +70,16 @@ pub enum DropReason {
     NoBridge,
     /// Larger than the out port's MTU.
     ExceedsMtu,
+    /// An answer (TCP RST, ICMP echo reply, ICMP error) to nothing that is known, where it would have to be translated.
+    Invalid,
+    /// The service has no backend.
+    NoBackend,
+    /// The address is a service's, but nothing of this protocol and port.
+    NoServicePort,
+    /// The address lies in a range of service addresses, but no service has it.
+    UnknownService,
+    /// To be masqueraded, but the node has no address of this IP version.
+    NoNodeAddress,
 
     // Lacking: something ran out.
     /// The out port was full.
@@ -88,7 +98,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 36] = [
+    pub const ALL: [(Self, &'static str, &'static str); 41] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -119,6 +129,11 @@ impl DropReason {
         (Self::NoPort, "no-port", "no port to send to"),
         (Self::NoBridge, "no-bridge", "the port is no member of a bridge"),
         (Self::ExceedsMtu, "exceeds-mtu", "larger than the out port's MTU"),
+        (Self::Invalid, "invalid", "an answer to nothing that is known, which cannot be translated"),
+        (Self::NoBackend, "no-backend", "the service has no backend"),
+        (Self::NoServicePort, "no-service-port", "the service has no such port"),
+        (Self::UnknownService, "unknown-service", "no service has this address of a service range"),
+        (Self::NoNodeAddress, "no-node-address", "the node has no address of this IP version to masquerade as"),
         (Self::TxFull, "tx-full", "the out port was full"),
         (Self::TxDown, "tx-down", "the out port is down or gone"),
         (Self::TxError, "tx-error", "the out port's device refused the frame"),

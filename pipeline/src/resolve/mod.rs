@@ -7,6 +7,7 @@ pub mod lists;
 pub mod program;
 pub mod stage;
 pub mod stages;
+pub mod tracking;
 pub mod walk;
 
 use crate::burst::{Burst, Layers, Verdict, VlanEdit};

@@ -6,7 +6,7 @@
 //! | `key` | the walk's start; stages that translate or route | every stage |
 //! | `live`, `asked`, `now` | the walk's start | every stage |
 //! | `bridge`, `vlan`, `routed` | admit | the stages behind it |
-//! | `tuple`, `connection` | connection | the stages behind it |
+//! | `tuple`, `connection`, `related` | connection | the stages behind it; `related` the end |
 //! | `service` | service | masquerade, commit |
 //! | `source` | masquerade | commit |
 //! | `hops` | route | the end |
@@ -32,6 +32,7 @@ use crate::live::stations::Address;
 use crate::live::{Live, Now};
 use crate::probe::cells::Asked;
 use crate::probe::trail::Trail;
+use crate::rewrite::related::Related;
 
 /// One way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +113,8 @@ pub struct Walk<'a> {
     pub tuple: Option<Tuple>,
     /// The connection it belongs to.
     pub connection: Option<Found>,
+    /// It is an ICMP error about that connection, and is to say this.
+    pub related: Option<Related>,
     /// The service it was sent to, if it is a first packet to one.
     pub service: Option<Chosen>,
     /// What a new connection comes from in truth.
@@ -151,6 +154,7 @@ impl<'a> Walk<'a> {
             routed: false,
             tuple: None,
             connection: None,
+            related: None,
             service: None,
             source: Source::Own,
             identities: [0; 2],

@@ -140,6 +140,11 @@ impl Connections {
         Committed::Full
     }
 
+    /// What a packet says opens anew a connection that is over, TIME_WAIT or closed.
+    pub fn is_reopened(&self, _found: &Found, _event: Event) -> bool {
+        false
+    }
+
     /// A packet of a connection says something of its state, and that it lives. Returns false if the name is another's now.
     pub fn advance(&self, _name: Name, _direction: Direction, _event: Event, _now: Now) -> bool {
         true
