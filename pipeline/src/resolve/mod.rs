@@ -8,6 +8,8 @@ pub mod program;
 pub mod stage;
 pub mod stages;
 pub mod tracking;
+#[cfg(test)]
+pub(crate) mod trial;
 pub mod walk;
 
 use crate::burst::{Burst, Layers, Verdict, VlanEdit};

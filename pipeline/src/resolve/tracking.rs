@@ -113,3 +113,136 @@ pub fn translate(key: &mut FlowKey, tuple: &Tuple) {
         _ => key.set_icmp_id(tuple.sport),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::{Live, Now};
+    use crate::parse;
+    use crate::resolve::trial::{ACK, RST, SYN, ZONE, end, flow, icmp, ip, packet};
+    use api::PortId;
+    use proptest::prelude::*;
+
+    fn carried(frame: &[u8]) -> Carried {
+        let layers = parse::layers(frame, frame.len(), None).unwrap();
+        Carried::of(&parse::key(PortId(1), frame, &layers).masked(&mask(true)), ZONE)
+    }
+
+    fn tuple(proto: u8, from: &str, to: &str) -> Tuple {
+        let ((src, sport), (dst, dport)) = (end(from), end(to));
+        Tuple { zone: ZONE, proto, src, dst, sport, dport }
+    }
+
+    #[test]
+    fn each_protocol_is_tracked_by_what_tells_its_connections_apart() {
+        for proto in [6, 17, 132] {
+            for (from, to) in [("10.0.0.1:4000", "10.96.0.1:80"), ("[fd00::1]:4000", "[fd00:96::1]:80")] {
+                assert_eq!(carried(&flow(proto, from, to, SYN)), Carried::Flow(tuple(proto, from, to)));
+            }
+        }
+        for kind in [8, 0] {
+            let echo = carried(&icmp("10.0.0.1", "10.0.0.2", kind, 0xabcd));
+            assert_eq!(echo, Carried::Flow(tuple(1, "10.0.0.1:43981", "10.0.0.2:43981")));
+        }
+        for kind in [128, 129] {
+            let echo = carried(&icmp("fd00::1", "fd00::2", kind, 0xabcd));
+            assert_eq!(echo, Carried::Flow(tuple(58, "[fd00::1]:43981", "[fd00::2]:43981")));
+        }
+        let gre = packet(ip("10.0.0.1"), ip("10.0.0.2"), 47, &[0; 8]);
+        assert_eq!(carried(&gre), Carried::Flow(tuple(47, "10.0.0.1:0", "10.0.0.2:0")));
+    }
+
+    #[test]
+    fn errors_belong_to_what_they_quote_and_other_messages_to_nothing() {
+        for kind in [3, 4, 11, 12] {
+            assert_eq!(carried(&icmp("10.0.0.1", "10.0.0.2", kind, 0)), Carried::Error, "{kind}");
+        }
+        for kind in 1..=4 {
+            assert_eq!(carried(&icmp("fd00::1", "fd00::2", kind, 0)), Carried::Error, "{kind}");
+        }
+        for kind in [5, 9, 10, 13, 17, 42, 128] {
+            assert_eq!(carried(&icmp("10.0.0.1", "10.0.0.2", kind, 0)), Carried::Stray, "{kind}");
+        }
+        assert_eq!(carried(&icmp("fd00::1", "fd00::2", 8, 0)), Carried::Stray);
+    }
+
+    #[test]
+    fn what_concerns_the_link_alone_is_not_tracked() {
+        for kind in [130, 131, 132, 133, 134, 135, 136, 137, 143] {
+            assert_eq!(carried(&icmp("fd00::1", "fd00::2", kind, 0)), Carried::Nothing, "{kind}");
+        }
+        for (from, to) in [
+            ("10.0.0.1:68", "255.255.255.255:67"),
+            ("0.0.0.0:68", "10.0.0.254:67"),
+            ("10.0.0.1:5353", "224.0.0.251:5353"),
+            ("[fd00::1]:5353", "[ff02::fb]:5353"),
+            ("[::]:1", "[fd00::1]:1"),
+        ] {
+            assert_eq!(carried(&flow(17, from, to, 0)), Carried::Nothing, "{from} {to}");
+        }
+        let mut broadcast = flow(17, "10.0.0.1:1", "10.0.0.255:2", 0);
+        broadcast[..6].fill(0xff);
+        assert_eq!(carried(&broadcast), Carried::Nothing);
+        let mut fragment = flow(17, "10.0.0.1:1", "10.0.0.2:2", 0);
+        fragment[14 + 6] = 0x20;
+        fragment.truncate(14 + 20 + 8);
+        fragment[14 + 3] = 28;
+        assert_eq!(carried(&fragment), Carried::Nothing);
+    }
+
+    #[test]
+    fn answers_to_nothing_open_nothing() {
+        let live = Live::default();
+        for (frame, expected, transient) in [
+            (flow(6, "10.0.0.1:1", "10.0.0.2:2", SYN), true, false),
+            (flow(6, "10.0.0.1:1", "10.0.0.2:2", ACK), true, false),
+            (flow(6, "10.0.0.1:1", "10.0.0.2:2", RST), false, true),
+            (flow(6, "[fd00::1]:1", "[fd00::2]:2", RST | ACK), false, true),
+            (flow(17, "10.0.0.1:1", "10.0.0.2:2", 0), true, false),
+            (flow(132, "10.0.0.1:1", "10.0.0.2:2", 0), true, false),
+            (icmp("10.0.0.1", "10.0.0.2", 8, 1), true, false),
+            (icmp("10.0.0.1", "10.0.0.2", 0, 1), false, false),
+            (icmp("fd00::1", "fd00::2", 128, 1), true, false),
+            (icmp("fd00::1", "fd00::2", 129, 1), false, false),
+        ] {
+            let layers = parse::layers(&frame, frame.len(), None).unwrap();
+            let key = parse::key(PortId(1), &frame, &layers).masked(&mask(true));
+            let mut walk = Walk::new(key, layers, &frame, &live, Now::default());
+            assert_eq!((opens(&mut walk), walk.transient), (expected, transient), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn tracking_looks_at_no_field_of_the_widest_class_and_at_none_where_nothing_is_routed() {
+        assert_eq!(mask(true).class(), crate::key::Class::V6);
+        assert_eq!(mask(false), KeyMask::EMPTY);
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_that_is_translated_there_and_back_is_what_it_was(
+            six: bool, number in 0usize..4, from: (u32, u16), to: (u32, u16),
+        ) {
+            let address = |n: u32| -> IpAddr {
+                if six { std::net::Ipv6Addr::from(0xfd00 << 112 | u128::from(n) | 1).into() } else { [10, n as u8, 0, 1].into() }
+            };
+            let proto = [6, 17, 132, if six { 58 } else { 1 }][number];
+            let frame = match proto {
+                1 => icmp("10.0.0.1", "10.96.0.1", 8, from.1),
+                58 => icmp("fd00::1", "fd00:96::1", 128, from.1),
+                _ if six => flow(proto, "[fd00::1]:4000", "[fd00:96::1]:80", SYN),
+                _ => flow(proto, "10.0.0.1:4000", "10.96.0.1:80", SYN),
+            };
+            let layers = parse::layers(&frame, frame.len(), None).unwrap();
+            let start = parse::key(PortId(1), &frame, &layers).masked(&mask(true));
+            let Carried::Flow(before) = Carried::of(&start, ZONE) else { panic!("a flow") };
+            let dport = if number == 3 { from.1 } else { to.1 };
+            let now = Tuple { src: address(from.0), dst: address(to.0), sport: from.1, dport, ..before };
+            let mut key = start;
+            translate(&mut key, &now);
+            prop_assert_eq!(Carried::of(&key, ZONE), Carried::Flow(now));
+            translate(&mut key, &before);
+            prop_assert_eq!(key, start);
+        }
+    }
+}
