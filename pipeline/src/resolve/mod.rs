@@ -10,6 +10,9 @@ pub mod program;
 pub mod stage;
 pub mod stages;
 pub mod trace;
+pub mod tracking;
+#[cfg(test)]
+pub(crate) mod trial;
 pub mod walk;
 
 use api::PortId;
@@ -26,6 +29,7 @@ use crate::probe::trail::{Accounts, Trail};
 use crate::probe::{Answer, ask, key};
 use crate::raw::{Frame, Stash};
 use crate::rewrite::edits::Edits;
+use crate::rewrite::related::{self, Related};
 use crate::{Turn, key::FlowKey};
 use lists::Lists;
 use program::Ingress;
@@ -73,8 +77,8 @@ enum Ending {
     Wait(stage::Wait),
     /// The frame was for the switch, which has taken notice.
     Consumed,
-    /// The frame is an error about this connection: what it quotes is translated too.
-    Related(Found),
+    /// The frame is an error about a connection: what it quotes is translated too.
+    Related(Related),
 }
 
 /// What became of a walk's effects.
@@ -280,8 +284,8 @@ impl Resolver {
             }
         };
         let delivers = matches!(verdict, Verdict::Output(_) | Verdict::Multi(_));
-        if let (true, Some(found)) = (delivers, walk.related) {
-            ending = Ending::Related(found);
+        if let (true, Some(related)) = (delivers, walk.related) {
+            ending = Ending::Related(related);
         }
         let edits = if delivers { Edits::between(&walk.start, &walk.key, walk.hops) } else { Edits::default() };
         let connection = walk.connection.or(made).map(|found| (found.name, found.direction));
@@ -328,8 +332,9 @@ impl Resolver {
                 let fits = judgement.edits.is_empty() || judgement.edits.apply(&mut frame, layers);
                 (judgement.verdict, fits)
             }
-            Ending::Related(found) => {
-                let fits = crate::rewrite::related::translate(&mut frame, layers, &found)
+            Ending::Related(related) => {
+                let finished = !frame.offload().is_some_and(|offload| offload.needs_csum());
+                let fits = related::translate(frame.head_mut(), layers, &related, finished)
                     && judgement.edits.of_the_link().apply(&mut frame, layers);
                 (judgement.verdict, fits)
             }
