@@ -46,7 +46,7 @@ pub(super) fn replies(plan: &Plan, random: impl Fn(u32) -> u64) -> impl Iterator
     };
     let kept = if kind == Kind::Nothing { Some(plan.original.sport) } else { kept };
     // The product maps the low half of the number evenly onto the range.
-    let drawn = move |number: u64| ((number & 0xffff_ffff) * u64::from(width) >> 32) as u32;
+    let drawn = move |number: u64| (((number & 0xffff_ffff) * u64::from(width)) >> 32) as u32;
     let start = drawn(random(0));
     let randoms = (1..=tries).map(move |i| drawn(random(i)));
     let sequence = (0..scan).map(move |i| (start + i) % width.max(1));
