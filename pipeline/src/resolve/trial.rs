@@ -33,11 +33,13 @@ pub(crate) struct Trial {
     pub(crate) live: Live,
     pub(crate) now: Now,
     stage: Box<dyn Stage>,
+    first_packet: bool,
 }
 
 impl Trial {
     pub(crate) fn new(def: &StageDef, changes: &[Change]) -> Self {
-        let mut trial = Self { live: Live::default(), now: Now::default(), stage: (def.build)() };
+        let mut trial =
+            Self { live: Live::default(), now: Now::default(), stage: (def.build)(), first_packet: def.first_packet };
         trial.apply(changes);
         trial
     }
@@ -63,6 +65,7 @@ impl Trial {
         if let tracking::Carried::Flow(tuple) = tracking::Carried::of(&walk.key, ZONE) {
             walk.tuple = Some(tuple);
         }
+        walk.asked.first_packet = self.first_packet;
         before(&mut walk);
         (self.stage.decide(&mut walk), walk)
     }
