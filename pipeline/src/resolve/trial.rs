@@ -15,6 +15,7 @@ use api::{
 };
 
 use crate::checksum::{Sum, checksum};
+use crate::key::FlowKey;
 use crate::live::{Live, Now};
 use crate::parse;
 use crate::resolve::stage::{Next, Stage, StageDef};
@@ -68,6 +69,12 @@ impl Trial {
         walk.asked.first_packet = self.first_packet;
         before(&mut walk);
         (self.stage.decide(&mut walk), walk)
+    }
+
+    /// What the stage decides of a frame, and what the frame is to say.
+    pub(crate) fn becomes(&self, port: u16, frame: &[u8]) -> (Next, FlowKey) {
+        let (next, walk) = self.decide(port, frame, |_| ());
+        (next, walk.key)
     }
 }
 
