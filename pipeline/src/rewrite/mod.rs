@@ -1,5 +1,7 @@
 //! rewrite: apply what was decided to the frames themselves.
 
+pub mod fragment;
+
 use crate::burst::{Burst, Verdict, VlanEdit};
 use crate::drop::DropReason;
 use crate::offload::Offload;
