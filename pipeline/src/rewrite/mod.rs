@@ -1,6 +1,7 @@
 //! rewrite: apply what was decided to the frames themselves.
 
 pub mod fragment;
+pub mod sctp;
 
 use crate::burst::{Burst, Verdict, VlanEdit};
 use crate::drop::DropReason;
