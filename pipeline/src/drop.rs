@@ -84,6 +84,8 @@ pub enum DropReason {
     Blackhole,
     /// For the router, but not IP, or from or to an address that is not routed (group, loopback, link-local).
     NotRoutable,
+    /// ARP or neighbour discovery in the name of an address that is known to be elsewhere.
+    AddressNotOwned,
     /// ARP or neighbour solicitation for an address that is behind the port it came in by.
     ArpOwnPort,
     /// Router discovery or redirect (RFC 4861, 4.1, 4.2, 4.5) on a bridge whose router is this switch.
@@ -106,7 +108,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 45] = [
+    pub const ALL: [(Self, &'static str, &'static str); 46] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -144,6 +146,7 @@ impl DropReason {
         (Self::NoNeighbor, "no-neighbor", "the next hop does not answer"),
         (Self::Blackhole, "blackhole", "the route says that such packets are dropped"),
         (Self::NotRoutable, "not-routable", "for the router, but not of a kind that is routed"),
+        (Self::AddressNotOwned, "address-not-owned", "speaks for an address that is elsewhere"),
         (Self::ArpOwnPort, "arp-own-port", "asks for an address that is behind its own port"),
         (Self::NdRouter, "nd-router", "router discovery or redirect where this switch is the router"),
         (Self::TxFull, "tx-full", "the out port was full"),

@@ -7,6 +7,7 @@ pub mod lists;
 pub mod program;
 pub mod stage;
 pub mod stages;
+pub mod topology;
 pub mod walk;
 
 use crate::burst::{Burst, Layers, Verdict, VlanEdit};
@@ -175,6 +176,10 @@ impl Resolver {
                         Some(Heard::Known(slot)) => walk.trail = Trail::Station(slot),
                         Some(Heard::TooSoon) | None => walk.transient = true,
                     }
+                }
+                Effect::Neighbor { key, mac } => {
+                    let in_port = walk.start.in_port();
+                    turn.live.neighbors.learn(key, in_port, mac, turn.now, &turn.live.cells);
                 }
                 _ => {}
             }

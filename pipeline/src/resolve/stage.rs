@@ -33,6 +33,9 @@ pub enum Next {
     Enter(&'static str),
     /// It ends: the frame is dropped.
     Drop(DropReason),
+    /// It ends: the frame was for the switch itself, which has taken from it what there was. Nothing leaves, and nothing is
+    /// lost. Never cached.
+    Consumed,
     /// It ends: the frame leaves by the walk's outputs.
     Deliver,
     /// It ends: the frame is not let through, and its sender is told so (or told what it asked for). The answer goes

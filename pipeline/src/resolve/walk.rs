@@ -12,7 +12,7 @@
 //! | `hops` | route | the end |
 //! | `outputs` | route, bridge, service | deliver |
 //! | `guard` | deliver, connection, route | the cache |
-//! | `effects`, `trail` | bridge, connection, commit, neighbor | effects, the cache |
+//! | `effects`, `trail` | bridge, connection, commit, neighbor, route | effects, the cache |
 //! | `transient` | any stage | the cache |
 //! | `steps` | any stage, by `say` | trace |
 //!
@@ -32,6 +32,7 @@ use crate::live::stations::Address;
 use crate::live::{Live, Now};
 use crate::probe::cells::Asked;
 use crate::probe::trail::Trail;
+use crate::reply::Request;
 
 /// One way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +61,18 @@ pub enum Effect {
         key: AddressKey,
         /// Its Ethernet address.
         mac: MacAddr,
+    },
+    /// A neighbour is used that is unknown, or was silent for long: it is to be asked for, if
+    /// [`crate::live::neighbors::Neighbors::solicit`] says that it is time.
+    Solicit {
+        /// Who.
+        key: AddressKey,
+        /// Behind this port.
+        port: PortId,
+        /// What is done to the tag of the request, which has none.
+        vlan: VlanEdit,
+        /// The request.
+        request: Request,
     },
     /// A known connection is used.
     Advance {

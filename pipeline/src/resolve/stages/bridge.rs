@@ -74,7 +74,7 @@ fn egress_tagged(port: &Vlan, vlan: u16) -> Option<bool> {
 }
 
 /// What is done to the tag of a frame that came in as `tag` (of the key) and leaves in `vlan`.
-fn tag_edit(tag: u16, vlan: u16, leaves_tagged: bool) -> VlanEdit {
+pub(super) fn tag_edit(tag: u16, vlan: u16, leaves_tagged: bool) -> VlanEdit {
     match (tag & VLAN_TAGGED != 0, leaves_tagged) {
         (false, false) => VlanEdit::Keep,
         (false, true) => VlanEdit::Push(vlan),

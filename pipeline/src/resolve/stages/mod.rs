@@ -3,6 +3,10 @@
 pub mod admit;
 pub mod bridge;
 pub mod deliver;
+#[cfg(test)]
+mod kit;
+pub mod neighbor;
+pub mod route;
 
 use crate::resolve::stage::StageDef;
 
