@@ -54,8 +54,6 @@ pub enum DropReason {
     IcmpTruncated,
     /// Shorter than the ICMPv6 header.
     Icmpv6Truncated,
-    /// Neighbour discovery that RFC 4861, 7.1 has discarded: hop limit below 255, code, length, options.
-    NdMalformed,
     /// A segmentation or checksum request that does not fit the frame.
     OffloadMalformed,
 
@@ -88,6 +86,8 @@ pub enum DropReason {
     AddressNotOwned,
     /// ARP or neighbour solicitation for an address that is behind the port it came in by.
     ArpOwnPort,
+    /// Neighbour discovery that RFC 4861, 7.1 has discarded: hop limit below 255, code, length, options.
+    NdMalformed,
     /// Router discovery or redirect (RFC 4861, 4.1, 4.2, 4.5) on a bridge whose router is this switch.
     NdRouter,
 
@@ -132,7 +132,6 @@ impl DropReason {
         (Self::SctpTruncated, "sctp-truncated", "shorter than an SCTP common header"),
         (Self::IcmpTruncated, "icmp-truncated", "shorter than an ICMP header"),
         (Self::Icmpv6Truncated, "icmpv6-truncated", "shorter than an ICMPv6 header"),
-        (Self::NdMalformed, "nd-malformed", "neighbour discovery that must be discarded (RFC 4861, 7.1)"),
         (Self::OffloadMalformed, "offload-malformed", "segmentation or checksum request does not fit the frame"),
         (Self::VlanNotMember, "vlan-not-member", "the port is no member of the frame's VLAN"),
         (Self::LinkLocal, "link-local", "destination is kept by every bridge to itself"),
@@ -148,6 +147,7 @@ impl DropReason {
         (Self::NotRoutable, "not-routable", "for the router, but not of a kind that is routed"),
         (Self::AddressNotOwned, "address-not-owned", "speaks for an address that is elsewhere"),
         (Self::ArpOwnPort, "arp-own-port", "asks for an address that is behind its own port"),
+        (Self::NdMalformed, "nd-malformed", "neighbour discovery that must be discarded (RFC 4861, 7.1)"),
         (Self::NdRouter, "nd-router", "router discovery or redirect where this switch is the router"),
         (Self::TxFull, "tx-full", "the out port was full"),
         (Self::TxDown, "tx-down", "the out port is down or gone"),

@@ -328,3 +328,315 @@ impl Stage for Routing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use api::{Delta, Route, RouteKey};
+
+    use super::*;
+    use crate::live::Now;
+    use crate::reply::samples::{ROUTER_MAC, arp, ethernet, ipv4, ipv6, udp};
+    use crate::resolve::stages::kit::*;
+
+    const NEXT: MacAddr = MacAddr([2, 0, 0, 0, 9, 1]);
+
+    /// UDP from the Ethernet address behind `port` to the router, with this hop limit and payload.
+    fn sized(port: PortId, source: &str, destination: &str, hops: u8, payload: usize) -> Vec<u8> {
+        let datagram = udp(&vec![7; payload]);
+        let mut frame = match (ip(source), ip(destination)) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut packet = ipv4(17, 0x4000, &datagram);
+                packet[8] = hops;
+                packet[12..16].copy_from_slice(&source.octets());
+                packet[16..20].copy_from_slice(&destination.octets());
+                ethernet(&[], 0x0800, &packet)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut packet = ipv6(17, &datagram);
+                packet[7] = hops;
+                packet[8..24].copy_from_slice(&source.octets());
+                packet[24..40].copy_from_slice(&destination.octets());
+                ethernet(&[], 0x86dd, &packet)
+            }
+            _ => panic!("two families"),
+        };
+        frame[6..12].copy_from_slice(&mac(port).0);
+        frame
+    }
+
+    fn packet(port: PortId, source: &str, destination: &str) -> Vec<u8> {
+        sized(port, source, destination, 64, 8)
+    }
+
+    fn out(port: PortId) -> Vec<Copy> {
+        vec![Copy { port, vlan: VlanEdit::Keep, mtu: 1500 }]
+    }
+
+    fn refused(error: IcmpError, from: &str, reason: DropReason) -> Next {
+        Next::Reply(Reply::Error(error, ip(from), reason))
+    }
+
+    fn bench() -> Bench {
+        let bench = Bench::new(&STAGE, &node());
+        for address in ["192.0.2.1", "192.0.2.50", "fe80::1", "2001:db8::50"] {
+            bench.live.neighbors.learn(key(address), UPLINK, NEXT, bench.now, &bench.live.cells);
+        }
+        bench
+    }
+
+    #[test]
+    fn a_packet_leaves_where_its_destination_is() {
+        let bench = bench();
+        for (port, source, destination, to, to_mac, hops) in [
+            (POD, "10.0.0.5", "10.0.0.6", OTHER, mac(OTHER), 1),
+            (POD, "fd00::5", "fd00::6", OTHER, mac(OTHER), 1),
+            (UPLINK, "198.51.100.1", "10.0.0.5", POD, mac(POD), 1),
+            (POD, "10.0.0.5", "192.0.2.9", LOCAL, mac(LOCAL), 0),
+            (POD, "10.0.0.5", "10.0.0.1", PortId::STACK, ROUTER_MAC, 0),
+            (POD, "fd00::5", "fd00::1", PortId::STACK, ROUTER_MAC, 0),
+            (POD, "10.0.0.5", "192.0.2.50", UPLINK, NEXT, 1),
+            (POD, "10.0.0.5", "198.51.100.1", UPLINK, NEXT, 1),
+            (POD, "fd00::5", "2001:db8::50", UPLINK, NEXT, 1),
+            (POD, "fd00::5", "2001:db8:1::1", UPLINK, NEXT, 1),
+        ] {
+            let decided = bench.decide(port, &packet(port, source, destination));
+            let what = format!("{source} to {destination}: {}", decided.note);
+            assert_eq!((decided.next, &decided.outputs), (Next::Continue, &out(to)), "{what}");
+            assert_eq!((decided.key.eth_dst(), decided.key.eth_src()), (to_mac, ROUTER_MAC), "{what}");
+            assert_eq!((decided.hops, decided.transient, &decided.effects[..]), (hops, false, &[][..]), "{what}");
+            assert_eq!((decided.key.source(), decided.key.destination()), (Some(ip(source)), Some(ip(destination))));
+            assert_eq!(decided.guard & guard::HOP_LIMIT != 0, hops == 1, "{what}");
+            assert_eq!(decided.guard >> guard::SIZE_SHIFT, 1500, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_for_the_router_is_bridged_unless_it_was_translated() {
+        let bench = bench();
+        let mut frame = packet(POD, "10.0.0.5", "10.0.0.6");
+        frame[..6].copy_from_slice(&mac(OTHER).0);
+        let decided = bench.decide(POD, &frame);
+        assert_eq!((decided.next, decided.outputs.len()), (Next::Continue, 0));
+        assert_eq!(decided.key, decided.start);
+        let decided = bench.decide_with(POD, &frame, |walk| walk.key.set_destination(ip("198.51.100.1")));
+        assert_eq!((decided.next, decided.outputs), (Next::Continue, out(UPLINK)));
+        assert_eq!((decided.key.eth_dst(), decided.key.eth_src(), decided.hops), (NEXT, ROUTER_MAC, 1));
+        let decided = bench.decide_with(POD, &frame, |walk| walk.routed = false);
+        assert_eq!((decided.deps, bench.stage.mask(POD, false)), (Default::default(), KeyMask::EMPTY));
+    }
+
+    #[test]
+    fn a_packet_goes_back_where_it_came_from_only_as_another() {
+        let bench = bench();
+        let frame = packet(POD, "10.0.0.5", "10.0.0.5");
+        assert_eq!(bench.decide(POD, &frame).next, Next::Drop(DropReason::Reflection));
+        // To a service whose backend is the client itself.
+        let frame = packet(POD, "10.0.0.5", "10.96.0.1");
+        let decided = bench.decide_with(POD, &frame, |walk| walk.key.set_destination(ip("10.0.0.5")));
+        assert_eq!((decided.next, decided.outputs), (Next::Continue, out(POD)));
+        // From one host outside to another.
+        let decided = bench.decide(UPLINK, &packet(UPLINK, "192.0.2.60", "192.0.2.50"));
+        assert_eq!((decided.next, decided.outputs), (Next::Continue, out(UPLINK)));
+    }
+
+    #[test]
+    fn a_hop_limit_that_runs_out_is_told_to_the_sender() {
+        let bench = bench();
+        for hops in [0, 1] {
+            for (port, source, destination, from) in [
+                (POD, "10.0.0.5", "10.0.0.6", "10.0.0.1"),
+                (POD, "10.0.0.5", "198.51.100.1", "10.0.0.1"),
+                (UPLINK, "198.51.100.1", "10.0.0.5", "192.0.2.9"),
+                (POD, "fd00::5", "fd00::6", "fd00::1"),
+            ] {
+                let decided = bench.decide(port, &sized(port, source, destination, hops, 8));
+                let next = refused(IcmpError::TimeExceeded, from, DropReason::TtlExceeded);
+                assert_eq!((decided.next, decided.transient), (next, true), "{source} to {destination}");
+            }
+            for destination in ["10.0.0.1", "192.0.2.9"] {
+                let decided = bench.decide(POD, &sized(POD, "10.0.0.5", destination, hops, 8));
+                assert_eq!((decided.next, decided.outputs.len()), (Next::Continue, 1), "{destination} is ours");
+            }
+        }
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_refused_as_the_route_says() {
+        let mut bench = bench();
+        bench.apply(&[
+            route("203.0.113.0/24", Hop::Unreachable),
+            route("203.0.113.128/25", Hop::Blackhole),
+            route("2001:db8:dead::/48", Hop::Unreachable),
+        ]);
+        let nobody = |from| refused(IcmpError::HostUnreachable, from, DropReason::NoEndpoint);
+        let no_route = |from| refused(IcmpError::NetUnreachable, from, DropReason::NoRoute);
+        for (source, destination, next) in [
+            ("10.0.0.5", "10.0.0.99", nobody("10.0.0.1")),
+            ("fd00::5", "fd00::99", nobody("fd00::1")),
+            ("10.0.0.5", "203.0.113.1", no_route("10.0.0.1")),
+            ("fd00::5", "2001:db8:dead::1", no_route("fd00::1")),
+            ("10.0.0.5", "203.0.113.200", Next::Drop(DropReason::Blackhole)),
+        ] {
+            let decided = bench.decide(POD, &packet(POD, source, destination));
+            assert_eq!((decided.next, decided.outputs.len()), (next, 0), "{destination}: {}", decided.note);
+        }
+        let default = RouteKey { bridge: BR, prefix: "0.0.0.0/0".parse().unwrap() };
+        let via = Hop::Via { port: UPLINK, gateway: ip("192.0.2.1") };
+        let gone = Change::Route(Delta::remove(Route { key: default, to: via, origin: "test".to_owned() }));
+        bench.apply(&[gone]);
+        assert_eq!(bench.decide(POD, &packet(POD, "10.0.0.5", "198.51.100.1")).next, no_route("10.0.0.1"));
+    }
+
+    #[test]
+    fn what_is_no_business_of_a_router_is_dropped() {
+        let bench = bench();
+        let not_routable = Next::Drop(DropReason::NotRoutable);
+        for (source, destination) in [
+            ("10.0.0.5", "224.0.0.1"),
+            ("10.0.0.5", "255.255.255.255"),
+            ("10.0.0.5", "127.0.0.1"),
+            ("10.0.0.5", "0.0.0.0"),
+            ("10.0.0.5", "169.254.169.254"),
+            ("10.0.0.5", "192.0.2.255"),
+            ("10.0.0.5", "192.0.2.0"),
+            ("127.0.0.1", "10.0.0.6"),
+            ("0.0.0.0", "10.0.0.6"),
+            ("169.254.1.1", "10.0.0.6"),
+            ("224.0.0.1", "10.0.0.6"),
+            ("fd00::5", "ff02::1"),
+            ("fd00::5", "fe80::1"),
+            ("fd00::5", "::1"),
+            ("fe80::5", "2001:db8::50"),
+            ("::", "2001:db8::50"),
+        ] {
+            let decided = bench.decide(POD, &packet(POD, source, destination));
+            assert_eq!((decided.next, decided.outputs.len()), (not_routable, 0), "{source} to {destination}");
+        }
+        let request = ethernet(&[], 0x0806, &arp(1, [10, 0, 0, 5].into(), [10, 96, 0, 1].into()));
+        assert_eq!(bench.decide(POD, &request).next, not_routable);
+        assert_eq!(bench.decide(POD, &ethernet(&[], 0x88b5, b"payload")).next, not_routable);
+    }
+
+    #[test]
+    fn an_unknown_neighbour_is_asked_for_and_waited_for() {
+        let mut bench = Bench::new(&STAGE, &node());
+        let frame = packet(POD, "10.0.0.5", "198.51.100.1");
+        let request = Request { target: ip("192.0.2.1"), source: ip("192.0.2.9"), mac: ROUTER_MAC, to: None };
+        let solicit = Effect::Solicit { key: key("192.0.2.1"), port: UPLINK, vlan: VlanEdit::Keep, request };
+        let mut requests = 0;
+        for second in 0..5 {
+            bench.now = Now(Duration::from_millis(100_000 + second * 1000));
+            let decided = bench.decide(POD, &frame);
+            assert_eq!((decided.next, decided.transient), (Next::Wait(key("192.0.2.1"), UPLINK), true));
+            assert_eq!(decided.effects, std::slice::from_ref(&solicit));
+            requests += bench.settle(POD, &decided) + bench.settle(POD, &bench.decide(POD, &frame));
+        }
+        assert_eq!(requests, 5, "one a second");
+        let decided = bench.decide(POD, &frame);
+        let next = refused(IcmpError::HostUnreachable, "10.0.0.1", DropReason::NoNeighbor);
+        assert_eq!((decided.next, decided.transient), (next, true));
+        bench.live.neighbors.learn(key("192.0.2.1"), UPLINK, NEXT, bench.now, &bench.live.cells);
+        assert_eq!(bench.decide(POD, &frame).outputs, out(UPLINK));
+    }
+
+    #[test]
+    fn a_stale_neighbour_is_used_and_asked_where_it_was() {
+        let mut bench = bench();
+        bench.now = Now(Duration::from_secs(200));
+        let decided = bench.decide(POD, &packet(POD, "10.0.0.5", "192.0.2.50"));
+        assert_eq!((decided.next, &decided.outputs, decided.transient), (Next::Continue, &out(UPLINK), false));
+        let request = Request { target: ip("192.0.2.50"), source: ip("192.0.2.9"), mac: ROUTER_MAC, to: Some(NEXT) };
+        let vlan = VlanEdit::Keep;
+        assert_eq!(decided.effects, [Effect::Solicit { key: key("192.0.2.50"), port: UPLINK, vlan, request }]);
+        assert_eq!((bench.settle(POD, &decided), bench.settle(POD, &decided)), (1, 0));
+    }
+
+    #[test]
+    fn a_static_neighbour_is_not_asked_for_and_one_elsewhere_is_not_used() {
+        let mut bench = Bench::new(&STAGE, &node());
+        bench.apply(&[neighbor("192.0.2.1", UPLINK, NEXT), neighbor("192.0.2.50", OTHER, NEXT)]);
+        let decided = bench.decide(POD, &packet(POD, "10.0.0.5", "198.51.100.1"));
+        assert_eq!((decided.outputs, decided.effects), (out(UPLINK), vec![]));
+        bench.live.neighbors.learn(key("192.0.2.60"), OTHER, NEXT, bench.now, &bench.live.cells);
+        for address in ["192.0.2.50", "192.0.2.60"] {
+            let decided = bench.decide(POD, &packet(POD, "10.0.0.5", address));
+            assert_eq!(decided.next, Next::Wait(key(address), UPLINK), "{address} is not behind the uplink");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_for_the_way_is_told_the_size_that_fits() {
+        let mut bench = bench();
+        bench.apply(&[port(UPLINK, Vlan::default(), 1400)]);
+        for (source, destination, header, from) in
+            [("10.0.0.5", "198.51.100.1", 28, "10.0.0.1"), ("fd00::5", "2001:db8::50", 48, "fd00::1")]
+        {
+            let of = |size: usize| bench.decide(POD, &sized(POD, source, destination, 64, size - header));
+            let fits = of(1400);
+            assert_eq!((fits.next, fits.transient, fits.guard >> guard::SIZE_SHIFT), (Next::Continue, false, 1400));
+            let next = refused(IcmpError::TooBig(1400), from, DropReason::ExceedsMtu);
+            let too_big = of(1401);
+            assert_eq!((too_big.next, too_big.transient, too_big.outputs.len()), (next, true, 0), "{source}");
+        }
+        let mut may_be_cut = sized(POD, "10.0.0.5", "198.51.100.1", 64, 1400);
+        may_be_cut[14 + 6] = 0;
+        let decided = bench.decide(POD, &may_be_cut);
+        assert_eq!((decided.next, decided.transient), (Next::Drop(DropReason::ExceedsMtu), true));
+    }
+
+    #[test]
+    fn a_frame_leaves_in_the_native_vlan_of_its_way_out() {
+        let mut bench = bench();
+        let untagged = packet(POD, "10.0.0.5", "10.0.0.6");
+        let mut tagged = untagged.clone();
+        tagged.splice(12..12, [0x81, 0, 0, 20]);
+        let native = Vlan::NativeTagged { tag: 30, trunks: vec![] };
+        for (vlan, edits) in [
+            (Vlan::default(), [VlanEdit::Keep, VlanEdit::Pop]),
+            (Vlan::Access { tag: 10 }, [VlanEdit::Keep, VlanEdit::Pop]),
+            (native, [VlanEdit::Push(30), VlanEdit::Set(30)]),
+        ] {
+            bench.apply(&[port(OTHER, vlan.clone(), 1500)]);
+            for (frame, edit) in [&untagged, &tagged].into_iter().zip(edits) {
+                let outputs = bench.decide(POD, frame).outputs;
+                assert_eq!(outputs, [Copy { port: OTHER, vlan: edit, mtu: 1500 }], "{vlan:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_that_moves_a_packet_elsewhere_ends_the_decision() {
+        let frame = packet(POD, "10.0.0.5", "198.51.100.1");
+        let other = MacAddr([2, 0, 0, 0, 9, 2]);
+        type Alter = Box<dyn Fn(&mut Bench)>;
+        let changes: [(&str, Alter); 6] = [
+            ("a longer prefix", Box::new(|bench| bench.apply(&[route("198.51.100.0/24", Hop::Blackhole)]))),
+            ("a shorter prefix", Box::new(|bench| bench.apply(&[route("198.0.0.0/8", Hop::Unreachable)]))),
+            ("an endpoint", {
+                let endpoint = endpoint("198.51.100.1", OTHER, EndpointKind::Pod);
+                Box::new(move |bench| bench.apply(&[Change::Endpoint(Delta::add(endpoint.clone()))]))
+            }),
+            ("a static neighbour", Box::new(move |bench| bench.apply(&[neighbor("192.0.2.1", UPLINK, other)]))),
+            ("the neighbour moved", {
+                Box::new(move |bench| {
+                    let later = Now(bench.now.0 + Duration::from_secs(1));
+                    bench.live.neighbors.learn(key("192.0.2.1"), UPLINK, other, later, &bench.live.cells);
+                })
+            }),
+            ("the way out", Box::new(|bench| bench.apply(&[port(UPLINK, Vlan::default(), 1300)]))),
+        ];
+        for (why, change) in changes {
+            let mut bench = bench();
+            let (decided, made) = (bench.decide(POD, &frame), bench.live.cells.now());
+            assert!(bench.live.cells.unchanged_since(&decided.deps.cells(), made), "{why}");
+            change(&mut bench);
+            assert!(!bench.live.cells.unchanged_since(&decided.deps.cells(), made), "{why}");
+        }
+        let mut bench = bench();
+        let (decided, made) = (bench.decide(POD, &packet(POD, "10.0.0.5", "10.0.0.6")), bench.live.cells.now());
+        bench.apply(&[route("203.0.113.0/24", Hop::Unreachable)]);
+        assert!(bench.live.cells.unchanged_since(&decided.deps.cells(), made), "a route elsewhere");
+    }
+}
