@@ -84,11 +84,13 @@ pub enum DropReason {
     MissOverload,
     /// The walk visited more stages than it may.
     WalkTooLong,
+    /// The in port had used up its share of answers that the switch itself gives.
+    RateLimited,
 }
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 36] = [
+    pub const ALL: [(Self, &'static str, &'static str); 37] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -125,6 +127,7 @@ impl DropReason {
         (Self::NoFrame, "no-frame", "the frame pool was empty"),
         (Self::MissOverload, "miss-overload", "the in port had used up its share of first packets"),
         (Self::WalkTooLong, "walk-too-long", "the decision went through more stages than it may"),
+        (Self::RateLimited, "rate-limited", "the in port had used up its share of the switch's own answers"),
     ];
 
     /// How many reasons there are.
