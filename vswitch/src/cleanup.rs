@@ -180,7 +180,8 @@ mod tests {
         assert_eq!(ended(gone("10.1.0.3", 9), Proto::Tcp, [7, 8]), [false, false]);
         // The same pod's other address.
         assert_eq!(ended(gone("10.1.0.77", 7), Proto::Tcp, [7, 8]), [false, false]);
-        let changed = |before, after| Change::Endpoint(Delta::replace(endpoint(CLIENT, before), endpoint(CLIENT, after)));
+        let changed =
+            |before, after| Change::Endpoint(Delta::replace(endpoint(CLIENT, before), endpoint(CLIENT, after)));
         assert_eq!(ended(changed(7, 9), Proto::Tcp, [7, 8]), [true, true]);
         assert_eq!(ended(changed(7, 7), Proto::Tcp, [7, 8]), [false, false]);
     }

@@ -33,8 +33,12 @@ use crate::sys::routes::{FAMILIES, Family, Route, Routes};
 /// What is set of our device before it is used, below `/proc/sys/net`: file and value. Packets from outside may come in by
 /// it that are answered by another way (loose reverse path filtering, RFC 3704, 2.4); its addresses need no detection of
 /// duplicates, and nobody advertises routers there.
-const SYSCTLS: [(&str, &str, &str); 4] =
-    [("ipv4", "rp_filter", "2"), ("ipv6", "accept_ra", "0"), ("ipv6", "accept_dad", "0"), ("ipv6", "dad_transmits", "0")];
+const SYSCTLS: [(&str, &str, &str); 4] = [
+    ("ipv4", "rp_filter", "2"),
+    ("ipv6", "accept_ra", "0"),
+    ("ipv6", "accept_dad", "0"),
+    ("ipv6", "dad_transmits", "0"),
+];
 
 /// What the node's kernel is to know, and the line to it.
 #[derive(Default)]

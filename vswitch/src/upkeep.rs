@@ -19,6 +19,8 @@ const ROUND: Duration = Duration::from_millis(100);
 const SECOND: u64 = 10;
 /// Rounds between two looks at the node's routes.
 const ROUTES: u64 = 30;
+/// Connection records that a round looks at: a million in two seconds.
+const RECORDS: usize = 64 * 1024;
 
 /// The thread; it ends with the value.
 pub(crate) struct Upkeep {
@@ -57,8 +59,10 @@ impl Drop for Upkeep {
 
 fn round(round: u64, live: &Live, node: &Mutex<Node>) {
     let now = clock::now();
+    live.connections.expire(now, RECORDS);
     if round.is_multiple_of(SECOND) {
         live.stations.expire(now, &live.cells);
+        live.neighbors.expire(now, &live.cells);
     }
     if round.is_multiple_of(ROUTES) {
         node.lock().upkeep();

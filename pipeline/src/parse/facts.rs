@@ -135,13 +135,20 @@ fn transport(key: &mut FlowKey, head: &[u8], found: Transport) {
     }
 }
 
+/// Type and code, and the identifier of an echo, which tells one `ping` from another as ports tell connections.
 fn icmp(key: &mut FlowKey, head: &[u8], found: Transport) {
     if found.frag & FRAG_LATER == 0
-        && let Some([kind, code]) = array(head, found.at)
+        && let Some([kind, code, _, _, high, low]) = array(head, found.at)
     {
-        key.set(Field::TP_SRC, [0, kind]);
-        key.set(Field::TP_DST, [0, code]);
+        let [high, low] = if is_echo(found.proto, kind) { [high, low] } else { [0, 0] };
+        key.set(Field::TP_SRC, [high, kind]);
+        key.set(Field::TP_DST, [low, code]);
     }
+}
+
+/// A message of this type, of ICMP (RFC 792) or ICMPv6 (RFC 4443, section 4), is an echo request or reply.
+pub(crate) fn is_echo(proto: u8, kind: u8) -> bool {
+    matches!((proto, kind), (proto::ICMP, 0 | 8) | (proto::ICMPV6, 128 | 129))
 }
 
 /// Neighbour solicitation and advertisement (RFC 4861, 4.3 and 4.4). If any option is malformed or stands twice, the

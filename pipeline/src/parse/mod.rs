@@ -16,9 +16,12 @@ mod read;
 mod request;
 pub(crate) mod template;
 
+pub(crate) use facts::is_echo;
 pub use facts::key;
 pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
+pub(crate) use layers::{ethertype, proto};
+pub(crate) use read::{array, be16, octet};
 
 use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
 use crate::drop::DropReason;

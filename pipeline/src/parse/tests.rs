@@ -166,6 +166,14 @@ fn the_key_has_the_facts_of_each_kind_of_frame() {
 
     let key = facts(&eth4(&ipv4(1, 0, &[], &[3, 4, 0, 0, 0, 0, 0, 0])));
     assert_eq!((key.get(Field::TP_SRC), key.get(Field::TP_DST)), ([0, 3], [0, 4]));
+    assert_eq!((key.icmp_type(), key.icmp_code(), key.icmp_id()), (Some(3), Some(4), None));
+    let key = facts(&eth4(&ipv4(1, 0, &[], &[8, 1, 0, 0, 0x12, 0x34, 0, 1])));
+    assert_eq!((key.get(Field::TP_SRC), key.get(Field::TP_DST)), ([0x12, 8], [0x34, 1]));
+    let key = facts(&eth6(&ipv6(58, &[129, 0, 0, 0, 0x12, 0x34, 0, 1])));
+    assert_eq!((key.icmp_type(), key.icmp_code(), key.icmp_id()), (Some(129), Some(0), Some(0x1234)));
+    // A number of the other version is not an echo, and what stands in a later fragment is payload.
+    assert_eq!(facts(&eth6(&ipv6(58, &[8, 0, 0, 0, 0x12, 0x34, 0, 1]))).tp_src(), 8);
+    assert_eq!(facts(&eth4(&ipv4(1, 0x0001, &[], &[8, 0, 0, 0, 0x12, 0x34, 0, 1]))).tp_src(), 0);
 
     let key = facts(&ethernet(&[], 0x8847, &[0, 0, 0x10, 64, 0, 0, 0x21, 64, 9, 9, 9, 9]));
     assert_eq!(key.get(Field::MPLS), [0, 0, 0x10, 64, 0, 0, 0x21, 64, 0, 0, 0, 0], "nothing behind the bottom");

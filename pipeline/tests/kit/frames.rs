@@ -93,6 +93,7 @@ pub fn all() -> Vec<Vec<u8>> {
         (0x86dd, ipv6(60, &chain)),
         (0x86dd, ipv6(44, &fragmented)),
         (0x86dd, ipv6(58, &solicitation(&[1, 1, 2, 0, 0, 0, 0, 2]))),
+        (0x86dd, ipv6(58, &[129, 0, 0, 0, 0x12, 0x34, 0, 1, 7, 7])),
         (0x86dd, ipv6(59, b"")),
         (0x0806, arp()),
         (0x8847, vec![0, 0, 0x10, 64, 0, 0, 0x21, 64, 0x45]),

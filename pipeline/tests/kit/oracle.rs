@@ -23,7 +23,7 @@
 use api::PortId;
 use etherparse::err::Layer;
 use etherparse::err::packet::SliceError;
-use etherparse::{LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{Icmpv4Type, Icmpv6Type, LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
 use pipeline::burst::{Kind, Layers, guard};
 use pipeline::drop::DropReason as Reason;
 use pipeline::key::Field;
@@ -99,14 +99,38 @@ pub fn agrees(frame: &[u8]) {
             (tcp.source_port(), tcp.destination_port())
         }
         Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
-        Some(TransportSlice::Icmpv4(icmp)) => (u16::from(icmp.type_u8()), u16::from(icmp.code_u8())),
-        Some(TransportSlice::Icmpv6(icmp)) => (u16::from(icmp.type_u8()), u16::from(icmp.code_u8())),
+        Some(TransportSlice::Icmpv4(icmp)) => {
+            let id = match icmp.icmp_type() {
+                Icmpv4Type::EchoRequest(echo) | Icmpv4Type::EchoReply(echo) => Some(echo.id),
+                // It takes an echo with a code for something else; the code changes nothing here, as in Linux.
+                _ => echo_id([0, 8], icmp.type_u8(), icmp.bytes5to8()),
+            };
+            message(icmp.type_u8(), icmp.code_u8(), id)
+        }
+        Some(TransportSlice::Icmpv6(icmp)) => {
+            let id = match icmp.icmp_type() {
+                Icmpv6Type::EchoRequest(echo) | Icmpv6Type::EchoReply(echo) => Some(echo.id),
+                _ => echo_id([128, 129], icmp.type_u8(), icmp.bytes5to8()),
+            };
+            message(icmp.type_u8(), icmp.code_u8(), id)
+        }
         _ => return,
     };
     if layers.l4 != 0 {
         assert_eq!(key.get(Field::TP_SRC), source.to_be_bytes());
         assert_eq!(key.get(Field::TP_DST), destination.to_be_bytes());
     }
+}
+
+/// The identifier of an echo whose code is not zero.
+fn echo_id(types: [u8; 2], kind: u8, [high, low, ..]: [u8; 4]) -> Option<u16> {
+    types.contains(&kind).then_some(u16::from_be_bytes([high, low]))
+}
+
+/// What stands in the place of the ports: type and code, and an echo's identifier in the high octets.
+fn message(kind: u8, code: u8, id: Option<u16>) -> (u16, u16) {
+    let [high, low] = id.unwrap_or(0).to_be_bytes();
+    (u16::from_be_bytes([high, kind]), u16::from_be_bytes([low, code]))
 }
 
 /// What etherparse refuses and we accept is a row of the table above.

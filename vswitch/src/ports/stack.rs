@@ -11,19 +11,19 @@
 //! asked. It never starts to speak by itself. Frames reach it without their link layer; its answers go to the router's
 //! Ethernet address, so that they are routed as everybody's.
 //!
-//! What it may be asked is limited per ingress port ([`meters`]): a port that asks more loses the excess as `rate-limited`,
+//! What it may be asked is limited per ingress port ([`Meter::Stack`]): a port that asks more loses the excess as `reply-limit`,
 //! and no other port's question waits for it.
 //!
 //! Limits: datagrams of at most 16 KiB of IPv4 are put together again, fragments of IPv6 are not answered.
 
 mod host;
-mod meters;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use api::{MacAddr, PortId, Router};
 use parking_lot::Mutex;
+use pipeline::live::meters::{Meter, Meters};
 use pipeline::offload::Offload;
 use pipeline::raw::{Frame, Stash};
 use rtrb::{Producer, RingBuffer};
@@ -32,7 +32,6 @@ use super::memory::{self, Bell};
 use super::{Device, Environment, Opened, PortDef, PortError, Status, Tx, TxBatch};
 use crate::worker::clock;
 use host::Host;
-use meters::Meters;
 
 /// The kind.
 pub const PORT: PortDef =
@@ -58,8 +57,8 @@ fn open(port: &api::Port, environment: &Environment<'_>) -> Result<Opened, PortE
     let mtu = port.mtu.clamp(*MTU.start(), *MTU.end());
     let host = Host::new(Arc::clone(&shared), questions, answers, environment.pool.stash(), mtu);
     std::thread::Builder::new().name("stack".to_owned()).spawn(move || host.run()).map_err(none_left)?;
-    let egress = Mutex::new(Egress { ring, meters: Meters::default() });
-    Ok(Opened { queues: vec![queue], device: Arc::new(Stack { shared, egress, mtu }) })
+    let device = Stack { shared, egress: Mutex::new(ring), meters: Meters::default(), mtu };
+    Ok(Opened { queues: vec![queue], device: Arc::new(device) })
 }
 
 /// What the port and the host's thread have in common.
@@ -88,19 +87,14 @@ impl Shared {
 /// The workers' side.
 struct Stack {
     shared: Arc<Shared>,
-    egress: Mutex<Egress>,
-    mtu: u16,
-}
-
-struct Egress {
-    ring: Producer<Frame>,
+    egress: Mutex<Producer<Frame>>,
     meters: Meters,
+    mtu: u16,
 }
 
 impl Device for Stack {
     fn tx(&self, batch: &mut TxBatch, _stash: &mut Stash) -> Tx {
-        let Some(mut egress) = self.egress.try_lock() else { return Tx::Full };
-        let Egress { ring, meters } = &mut *egress;
+        let Some(mut ring) = self.egress.try_lock() else { return Tx::Full };
         let now = clock::now();
         let result = loop {
             let Some(from) = batch.source() else { break Tx::Done };
@@ -108,7 +102,7 @@ impl Device for Stack {
             if ring.is_full() {
                 break Tx::Full;
             }
-            if !meters.allow(from, now) {
+            if !self.meters.admit(from, Meter::Stack, now) {
                 break Tx::Limited;
             }
             if let Some((frame, _)) = batch.pop() {
@@ -116,7 +110,7 @@ impl Device for Stack {
                 let _ = ring.push(frame);
             }
         };
-        drop(egress);
+        drop(ring);
         self.shared.bell.ring();
         result
     }

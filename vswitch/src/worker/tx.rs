@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::PortId;
 use pipeline::Pipeline;
-use pipeline::burst::{Burst, Layers, Verdict, guard};
+use pipeline::burst::{Burst, Extra, Layers, Verdict, guard};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::Now;
@@ -94,6 +94,9 @@ impl Transmit {
                     stash.give(frame);
                 }),
             }
+        }
+        for Extra { frame, port, from } in burst.extra.drain(..) {
+            self.queue(port, std::iter::once(frame), from, snapshot, stash, counters);
         }
         let mut dirty = std::mem::take(&mut self.dirty);
         for port in dirty.drain(..) {
@@ -288,7 +291,7 @@ fn send(device: &dyn Device, port: PortId, batch: &mut TxBatch, stash: &mut Stas
         counts.tx_bytes.add((octets - batch.bytes()) as u64);
         let reason = match result {
             Tx::Refused => DropReason::TxError,
-            Tx::Limited => DropReason::RateLimited,
+            Tx::Limited => DropReason::ReplyLimit,
             Tx::Done | Tx::Full | Tx::Down => return result,
         };
         let Some((frame, from)) = batch.pop() else { return Tx::Done };

@@ -13,7 +13,7 @@
 //! of a port's keys follows from its mask. A stage is given the masked key and nothing else of the frame's headers, so
 //! a decision cannot depend on a field that the cache does not compare.
 
-use api::{MacAddr, PortId};
+mod typed;
 
 /// Words of the largest key.
 pub const WORDS: usize = 32;
@@ -80,7 +80,7 @@ macro_rules! fields {
 }
 
 fields! {
-    /// Ingress port ([`PortId`], native word).
+    /// Ingress port ([`api::PortId`], native word).
     IN_PORT: 0, 2;
     /// Outer VLAN: [`VLAN_TAGGED`] and id (native word), 0 without a tag.
     VLAN: 2, 2;
@@ -98,9 +98,11 @@ fields! {
     IPV4_SRC: 20, 4;
     /// IPv4 destination; ARP target protocol address.
     IPV4_DST: 24, 4;
-    /// TCP, UDP or SCTP source port; ICMP type in the second octet. Zero in later fragments.
+    /// TCP, UDP or SCTP source port. ICMP: the type in the second octet, and of an echo request or reply the high octet
+    /// of its identifier in the first, else zero. Zero in later fragments.
     TP_SRC: 28, 2;
-    /// TCP, UDP or SCTP destination port; ICMP code in the second octet.
+    /// TCP, UDP or SCTP destination port. ICMP: the code in the second octet, and of an echo request or reply the low
+    /// octet of its identifier in the first, else zero. Zero in later fragments.
     TP_DST: 30, 2;
     /// IPv6 source.
     IPV6_SRC: 32, 16;
@@ -273,37 +275,6 @@ impl FlowKey {
             }
         }
     }
-
-    /// Ingress port.
-    pub fn in_port(&self) -> PortId {
-        PortId(u16::from_ne_bytes(self.get(Field::IN_PORT)))
-    }
-
-    /// Ingress port of the first words of a key, as caches keep them.
-    pub fn in_port_of(words: &[u64]) -> PortId {
-        let [a, b, ..] = words.first().copied().unwrap_or(0).to_ne_bytes();
-        PortId(u16::from_ne_bytes([a, b]))
-    }
-
-    /// Outer VLAN word: [`VLAN_TAGGED`] and id, or 0.
-    pub fn vlan(&self) -> u16 {
-        u16::from_ne_bytes(self.get(Field::VLAN))
-    }
-
-    /// Ethernet destination.
-    pub fn eth_dst(&self) -> MacAddr {
-        MacAddr(self.get(Field::ETH_DST))
-    }
-
-    /// Ethernet source.
-    pub fn eth_src(&self) -> MacAddr {
-        MacAddr(self.get(Field::ETH_SRC))
-    }
-
-    /// Ethernet type behind the tags.
-    pub fn eth_type(&self) -> u16 {
-        u16::from_be_bytes(self.get(Field::ETH_TYPE))
-    }
 }
 
 impl std::fmt::Debug for FlowKey {
@@ -324,6 +295,8 @@ impl std::fmt::Debug for FlowKey {
 
 #[cfg(test)]
 mod tests {
+    use api::{MacAddr, PortId};
+
     use super::*;
 
     #[test]
