@@ -88,6 +88,16 @@ pub enum DropReason {
     ArpOwnPort,
     /// Router discovery or redirect (RFC 4861, 4.1, 4.2, 4.5) on a bridge whose router is this switch.
     NdRouter,
+    /// The first fragment of a datagram does not hold the whole transport header (RFC 1858, RFC 7112).
+    FragmentShort,
+    /// Fragments of a datagram overlap, or disagree on where it ends (RFC 5722).
+    FragmentOverlap,
+    /// Fragments make a datagram of more than 65,535 octets.
+    FragmentOversized,
+    /// A datagram in more fragments than are put up with.
+    FragmentExcess,
+    /// A fragment of a neighbour discovery message (RFC 6980).
+    FragmentNeighbor,
 
     // Lacking: something ran out.
     /// The connection table, or the in port's share of it, is full.
@@ -108,11 +118,19 @@ pub enum DropReason {
     MissOverload,
     /// The walk visited more stages than it may.
     WalkTooLong,
+    /// The other fragments of its datagram did not come in time.
+    FragmentTimeout,
+    /// The in port has more fragments under way than it may.
+    FragmentOverload,
+    /// The next hop did not say its Ethernet address.
+    NeighborUnresolved,
+    /// More frames wait for an Ethernet address than may.
+    NeighborOverload,
 }
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 48] = [
+    pub const ALL: [(Self, &'static str, &'static str); 57] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -152,6 +170,11 @@ impl DropReason {
         (Self::NotRoutable, "not-routable", "for the router, but not of a kind that is routed"),
         (Self::ArpOwnPort, "arp-own-port", "asks for an address that is behind its own port"),
         (Self::NdRouter, "nd-router", "router discovery or redirect where this switch is the router"),
+        (Self::FragmentShort, "fragment-short", "first fragment does not hold the whole transport header"),
+        (Self::FragmentOverlap, "fragment-overlap", "fragments overlap or disagree on where the datagram ends"),
+        (Self::FragmentOversized, "fragment-oversized", "fragments make a datagram of more than 65535 octets"),
+        (Self::FragmentExcess, "fragment-excess", "a datagram in more than 64 fragments"),
+        (Self::FragmentNeighbor, "fragment-neighbor", "a fragment of a neighbour discovery message"),
         (Self::ConnectionsFull, "connections-full", "no room for another connection of the in port"),
         (Self::SnatPorts, "snat-ports", "no source port is free for a masqueraded connection"),
         (Self::ReplyLimit, "reply-limit", "the in port had used up its share of answers"),
@@ -161,6 +184,10 @@ impl DropReason {
         (Self::NoFrame, "no-frame", "the frame pool was empty"),
         (Self::MissOverload, "miss-overload", "the in port had used up its share of first packets"),
         (Self::WalkTooLong, "walk-too-long", "the decision went through more stages than it may"),
+        (Self::FragmentTimeout, "fragment-timeout", "the other fragments of its datagram did not come in time"),
+        (Self::FragmentOverload, "fragment-overload", "the in port has more fragments under way than it may"),
+        (Self::NeighborUnresolved, "neighbor-unresolved", "the next hop did not say its Ethernet address"),
+        (Self::NeighborOverload, "neighbor-overload", "more frames wait for an Ethernet address than may"),
     ];
 
     /// How many reasons there are.

@@ -21,7 +21,6 @@
 
 pub mod parse;
 pub mod probe;
-pub mod reply;
 pub mod resolve;
 pub mod rewrite;
 

@@ -10,6 +10,7 @@
 
 mod extension;
 mod facts;
+mod fragment;
 mod hasher;
 mod layers;
 mod read;
@@ -18,6 +19,7 @@ pub(crate) mod template;
 
 pub(crate) use facts::is_echo;
 pub use facts::key;
+pub use fragment::{Piece, piece};
 pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
 pub(crate) use layers::{ethertype, proto};

@@ -3,6 +3,7 @@
 //! A walk is *decide* (pure) and then *effects* (learn). Frames of a burst that miss on the same key follow the first:
 //! it alone walks.
 
+pub mod fragments;
 pub mod lists;
 pub mod parked;
 pub mod program;
@@ -286,7 +287,9 @@ impl Resolver {
         let connection = walk.connection.or(made).map(|found| (found.name, found.direction));
         let transient = walk.transient || !matches!(ending, Ending::Verdict) || {
             // A remembered decision for a frame without a connection ends when there is one.
-            connection.is_none() && walk.tuple.is_some_and(|tuple| !walk.live.connections.rest_on_absence(&tuple))
+            connection.is_none() && walk.tuple.is_some_and(|tuple| {
+                !walk.live.connections.rest_on_absence(&tuple, &walk.live.cells)
+            })
         };
         let decision = (!transient).then(|| Decision {
             verdict,
@@ -407,7 +410,7 @@ impl Resolver {
                         return Effects::Again;
                     }
                 }
-                Effect::Kill(name) => live.connections.kill(name, &live.cells),
+                Effect::Kill(name) => live.connections.kill(name, turn.now, &live.cells),
                 Effect::Commit(plan) if next == Next::Deliver => {
                     match live.connections.commit(&plan, turn.now, &live.cells) {
                         Committed::New(found) => {
