@@ -287,9 +287,8 @@ impl Resolver {
         let connection = walk.connection.or(made).map(|found| (found.name, found.direction));
         let transient = walk.transient || !matches!(ending, Ending::Verdict) || {
             // A remembered decision for a frame without a connection ends when there is one.
-            connection.is_none() && walk.tuple.is_some_and(|tuple| {
-                !walk.live.connections.rest_on_absence(&tuple, &walk.live.cells)
-            })
+            connection.is_none()
+                && walk.tuple.is_some_and(|tuple| !walk.live.connections.rest_on_absence(&tuple, &walk.live.cells))
         };
         let decision = (!transient).then(|| Decision {
             verdict,

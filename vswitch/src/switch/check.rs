@@ -50,11 +50,11 @@ impl Known<'_> {
             }
             Change::Router(Delta { new: Some(router), .. }) => {
                 let name = "router";
-                self.bridge(name, router.bridge)?;
+                self.bridge(&name, router.bridge)?;
                 if router.mac.is_group() || router.mac.is_zero() {
                     return Err(Refusal(format!("{name}: mac {}: not the address of one station", router.mac)));
                 }
-                router.uplink.map_or(Ok(()), |port| self.port(name, port))?;
+                router.uplink.map_or(Ok(()), |port| self.port(&name, port))?;
             }
             Change::Endpoint(Delta { new: Some(endpoint), .. }) => {
                 self.bridge(&endpoint.name, endpoint.key.bridge)?;
