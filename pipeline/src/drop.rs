@@ -98,6 +98,16 @@ pub enum DropReason {
     FragmentExcess,
     /// A fragment of a neighbour discovery message (RFC 6980).
     FragmentNeighbor,
+    /// An answer (TCP RST, ICMP echo reply, ICMP error) to nothing that is known, where it would have to be translated.
+    Invalid,
+    /// The service has no backend.
+    NoBackend,
+    /// The address is a service's, but nothing of this protocol and port.
+    NoServicePort,
+    /// The address lies in a range of service addresses, but no service has it.
+    UnknownService,
+    /// To be masqueraded, but the node has no address of this IP version.
+    NoNodeAddress,
 
     // Lacking: something ran out.
     /// The connection table, or the in port's share of it, is full.
@@ -130,7 +140,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 57] = [
+    pub const ALL: [(Self, &'static str, &'static str); 62] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -175,6 +185,11 @@ impl DropReason {
         (Self::FragmentOversized, "fragment-oversized", "fragments make a datagram of more than 65535 octets"),
         (Self::FragmentExcess, "fragment-excess", "a datagram in more than 64 fragments"),
         (Self::FragmentNeighbor, "fragment-neighbor", "a fragment of a neighbour discovery message"),
+        (Self::Invalid, "invalid", "an answer to nothing that is known, which cannot be translated"),
+        (Self::NoBackend, "no-backend", "the service has no backend"),
+        (Self::NoServicePort, "no-service-port", "the service has no such port"),
+        (Self::UnknownService, "unknown-service", "no service has this address of a service range"),
+        (Self::NoNodeAddress, "no-node-address", "the node has no address of this IP version to masquerade as"),
         (Self::ConnectionsFull, "connections-full", "no room for another connection of the in port"),
         (Self::SnatPorts, "snat-ports", "no source port is free for a masqueraded connection"),
         (Self::ReplyLimit, "reply-limit", "the in port had used up its share of answers"),

@@ -8,18 +8,18 @@
 //!
 //! It never changes a frame, and never looks at tables: what the frame says of itself is all that is decided here.
 
-mod extension;
+pub(crate) mod extension;
 mod facts;
 mod fragment;
 mod hasher;
 mod layers;
-mod read;
+pub(crate) mod read;
 mod request;
 pub(crate) mod template;
 
 pub(crate) use facts::is_echo;
 pub use facts::key;
-pub use fragment::{Piece, piece};
+pub use fragment::{Piece, piece, transport_octets};
 pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
 pub(crate) use layers::{ethertype, proto};

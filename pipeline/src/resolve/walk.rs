@@ -5,8 +5,8 @@
 //! | `start`, `layers` | the walk's start | every stage |
 //! | `key` | the walk's start; stages that translate or route | every stage |
 //! | `live`, `asked`, `now` | the walk's start | every stage |
-//! | `bridge`, `vlan`, `router` | admit | the stages behind it |
-//! | `tuple`, `connection`, `related` | connection | the stages behind it |
+//! | `bridge`, `vlan`, `routed`, `router` | admit | the stages behind it |
+//! | `tuple`, `connection`, `related` | connection | the stages behind it; `related` the end |
 //! | `service` | service | masquerade, commit |
 //! | `source` | masquerade | commit |
 //! | `hops` | route | the end |
@@ -32,6 +32,7 @@ use crate::live::stations::Address;
 use crate::live::{Live, Now};
 use crate::probe::cells::Asked;
 use crate::probe::trail::Trail;
+use crate::rewrite::related::Related;
 
 /// One way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,14 +107,16 @@ pub struct Walk<'a> {
     pub bridge: BridgeId,
     /// The VLAN of the frame within the bridge.
     pub vlan: u16,
-    /// The bridge's router: its IP traffic is routed and tracked.
+    /// The bridge has a router: its IP traffic is routed and tracked.
+    pub routed: bool,
+    /// That router.
     pub router: Option<Arc<Router>>,
     /// What the frame carries, if it can belong to a connection.
     pub tuple: Option<Tuple>,
     /// The connection it belongs to.
     pub connection: Option<Found>,
-    /// The connection that it is an ICMP error about.
-    pub related: Option<Found>,
+    /// It is an ICMP error about that connection, and is to say this.
+    pub related: Option<Related>,
     /// The service it was sent to, if it is a first packet to one.
     pub service: Option<Chosen>,
     /// What a new connection comes from in truth.
@@ -152,6 +155,7 @@ impl<'a> Walk<'a> {
             now,
             bridge: BridgeId::default(),
             vlan: 0,
+            routed: false,
             router: None,
             tuple: None,
             connection: None,

@@ -3,7 +3,9 @@
 
 mod chunks;
 pub mod exact;
+pub mod maglev;
 pub mod prefix;
 
 pub use exact::Exact;
+pub use maglev::Maglev;
 pub use prefix::Prefixes;

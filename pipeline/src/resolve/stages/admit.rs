@@ -95,6 +95,7 @@ impl Stage for Admit {
         };
         (walk.bridge, walk.vlan) = (port.bridge, vlan);
         walk.router = self.routers.get(port.bridge, &mut walk.asked).cloned();
+        walk.routed = walk.router.is_some();
         Next::Continue
     }
 }
