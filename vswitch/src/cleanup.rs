@@ -137,17 +137,20 @@ mod tests {
         })
     }
 
-    fn change(proto: Proto, before: Option<[&[&str]; 2]>, after: Option<[&[&str]; 2]>) -> Change {
-        let make = |lists: Option<[&[&str]; 2]>| lists.map(|[backends, draining]| service(proto, backends, draining));
+    fn change(proto: Proto, before: Option<Lists>, after: Option<Lists>) -> Change {
+        let make = |lists: Option<Lists>| lists.map(|[backends, draining]| service(proto, backends, draining));
         Change::Service(Delta { old: make(before), new: make(after) })
     }
+
+    /// Backends and draining ones.
+    type Lists = [&'static [&'static str]; 2];
 
     const A: &str = "10.1.0.2:5353";
     const B: &str = "10.1.0.3:5353";
 
     #[test]
     fn u1_a_udp_flow_ends_with_its_backend_and_not_before() {
-        let rows: [(Option<[&[&str]; 2]>, Option<[&[&str]; 2]>, [bool; 2]); 7] = [
+        let rows: [(Option<Lists>, Option<Lists>, [bool; 2]); 7] = [
             (Some([&[A, B], &[]]), Some([&[A], &[]]), [false, true]),
             (Some([&[A, B], &[]]), Some([&[A], &[B]]), [false, false]),
             (Some([&[A], &[B]]), Some([&[A], &[]]), [false, true]),
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn u2_what_went_astray_before_the_first_backend_ends_with_it() {
-        for before in [None, Some([&[] as &[&str], &[]])] {
+        for before in [None, Some([&[], &[]] as Lists)] {
             assert_eq!(ended(change(Proto::Udp, before, Some([&[A], &[]])), Proto::Udp, [1, 2]), [false, true]);
         }
     }

@@ -267,6 +267,7 @@ impl Switch {
         (port.device, port.error) = (None, Some(why));
         self.publish(&Transaction::default());
         self.live.stations.flush(bridge, Some(id), &self.live.cells);
+        self.live.neighbors.flush_port(id, &self.live.cells);
     }
 
     /// A port whose device went away gets it back as soon as it can be opened again: its namespace may have returned.
@@ -478,6 +479,7 @@ impl Control for Switch {
                 // Who was heard in the old VLANs is not there any more.
                 Change::Port(Delta { old: Some(old), new: Some(new) }) if old.vlan != new.vlan => {
                     self.live.stations.flush(old.bridge, Some(old.id), &self.live.cells);
+                    self.live.neighbors.flush_port(old.id, &self.live.cells);
                 }
                 _ => {}
             }
