@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod change;
 pub mod datum;
 pub mod endpoint;
+pub mod filter;
 pub mod id;
 pub mod option;
 pub mod port;

@@ -3,8 +3,12 @@
 //! One slice, [`VERBS`], is the grammar: the daemon reads words by it (`ovs-appctl` sends nothing else), vsctl reads
 //! its command line by it, and help and completion are made from it.
 
-use crate::option::{self, COLUMNS, IF_EXISTS, MAY_EXIST, OptionDef, Read};
-use crate::request::{Assignment, Column, Command, Condition, Request, Table, unknown_method};
+use crate::filter::Filter;
+use crate::option::{
+    self, ALL_NAMESPACES, COLUMNS, DPORT, FROM, IF_EXISTS, MAY_EXIST, NAMESPACE, OUTPUT, OptionDef, PROTO, Read, SPORT,
+    TO,
+};
+use crate::request::{Assignment, Column, Command, Condition, Protocol, Request, Table, To, unknown_method};
 
 /// A verb.
 #[derive(Debug)]
@@ -23,6 +27,9 @@ pub struct VerbDef {
     pub options: &'static [OptionDef],
     parse: fn(&Words<'_>) -> Result<Request, String>,
 }
+
+/// What stands behind verbs about connections.
+const FILTER: &str = "[src=|dst=|sport=|dport=|proto=|state=|port=|service=VALUE]...";
 
 /// Any number of words.
 const MANY: usize = usize::MAX;
@@ -77,6 +84,29 @@ pub const VERBS: &[VerbDef] = &[
         Ok(Request::FdbAdd { bridge: w.at(0), port: w.at(1), vlan: vlan(&w.at(2))?, mac: mac(&w.at(3))? })),
     verb("fdb/del", "BRIDGE VLAN MAC", "take a placed station away", 3, 3, |w|
         Ok(Request::FdbDel { bridge: w.at(0), vlan: vlan(&w.at(1))?, mac: mac(&w.at(2))? })),
+    verb("route/add", "BRIDGE PREFIX dev PORT [via ADDRESS]|unreachable|blackhole", "say where a prefix leads, for good, on a bridge with a router", 3, 6, |w|
+        Ok(Request::RouteAdd { bridge: w.at(0), prefix: prefix(&w.at(1))?, to: w.to(2)? })),
+    verb("route/del", "BRIDGE PREFIX", "take a stated route away", 2, 2, |w|
+        Ok(Request::RouteDel { bridge: w.at(0), prefix: prefix(&w.at(1))? })),
+    verb("neigh/add", "BRIDGE ADDRESS PORT MAC", "state a neighbour, for good, on a bridge with a router", 4, 4, |w|
+        Ok(Request::NeighAdd { bridge: w.at(0), address: address(&w.at(1))?, port: w.at(2), mac: mac(&w.at(3))? })),
+    verb("neigh/del", "BRIDGE ADDRESS", "take a stated neighbour away", 2, 2, |w|
+        Ok(Request::NeighDel { bridge: w.at(0), address: address(&w.at(1))? })),
+    VerbDef { options: &[NAMESPACE, ALL_NAMESPACES, OUTPUT], ..verb("services", "[-n NAMESPACE] [-o wide]", "services of the cluster, in every namespace unless one is named", 0, 0, |w|
+        Ok(Request::Services { namespace: w.namespace()?, wide: w.wide()? })) },
+    verb("routes", "", "routes, of the cluster and stated", 0, 0, |_| Ok(Request::Routes {})),
+    verb("neighbors", "", "neighbours, stated and learned", 0, 0, |_| Ok(Request::Neighbors {})),
+    verb("connections", FILTER, "tracked connections, of which all conditions hold", 0, MANY, |w|
+        Ok(Request::Connections { filter: w.filter()? })),
+    verb("dpctl/dump-conntrack", FILTER, "tracked connections, as ovs-appctl prints them", 0, MANY, |w|
+        Ok(Request::DumpConntrack { filter: w.filter()? })),
+    verb("dpctl/flush-conntrack", FILTER, "forget tracked connections", 0, MANY, |w|
+        Ok(Request::FlushConntrack { filter: w.filter()? })),
+    VerbDef { options: &[FROM, TO, PROTO, SPORT, DPORT], ..verb("trace", "--from SRC --to DST --proto PROTO [--dport N] [--sport N]", "what would become of a first packet: each stage, who decided, the verdict", 0, 0, |w|
+        Ok(Request::Trace {
+            from: w.needed(&FROM)?, to: w.needed(&TO)?, proto: protocol(&w.needed(&PROTO)?)?,
+            sport: w.number(&SPORT)?, dport: w.number(&DPORT)?,
+        })) },
     verb("dump-ports", "BRIDGE [PORT]", "counters of a bridge's ports, as ovs-ofctl prints them", 1, 2, |w|
         Ok(Request::DumpPorts { bridge: w.at(0), port: w.opt(1) })),
     verb("ports", "", "all ports: device, link, worker, counters", 0, 0, |_| Ok(Request::Ports {})),
@@ -148,7 +178,7 @@ pub fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request, String> {
 }
 
 /// Text of a stranger, fit for a line of an error message.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
@@ -176,9 +206,55 @@ impl Words<'_> {
     }
 
     /// The value of an option that counts once: the last.
-    #[expect(dead_code, reason = "for the verbs of a cluster")]
     fn value(&self, option: &OptionDef) -> Option<String> {
         self.values(option).last().map(str::to_owned)
+    }
+
+    fn needed(&self, option: &OptionDef) -> Result<String, String> {
+        self.value(option).ok_or_else(|| format!("'--{}' is missing", option.long))
+    }
+
+    fn number(&self, option: &OptionDef) -> Result<Option<u16>, String> {
+        let number = |value: String| {
+            value.parse().map_err(|_| format!("--{} {}: not a port number", option.long, shown(&value)))
+        };
+        self.value(option).map(number).transpose()
+    }
+
+    /// The namespace that is named, if one is.
+    fn namespace(&self) -> Result<Option<String>, String> {
+        match self.value(&NAMESPACE) {
+            Some(_) if self.has(&ALL_NAMESPACES) => Err("-n and -A contradict each other".to_owned()),
+            namespace => Ok(namespace),
+        }
+    }
+
+    fn wide(&self) -> Result<bool, String> {
+        match self.value(&OUTPUT).as_deref() {
+            None => Ok(false),
+            Some("wide") => Ok(true),
+            Some(other) => Err(format!("-o {}: only wide is known here (and --format json)", shown(other))),
+        }
+    }
+
+    fn filter(&self) -> Result<Filter, String> {
+        Filter::parse(self.plain.iter().copied())
+    }
+
+    /// Where a route leads, as `ip route` has it.
+    fn to(&self, first: usize) -> Result<To, String> {
+        match self.plain.get(first..).unwrap_or_default() {
+            ["dev", port] => Ok(To::OnLink { port: (*port).to_owned() }),
+            ["dev", port, "via", gateway] | ["via", gateway, "dev", port] => {
+                Ok(To::Via { port: (*port).to_owned(), gateway: address(gateway)? })
+            }
+            ["unreachable"] => Ok(To::Unreachable {}),
+            ["blackhole"] => Ok(To::Blackhole {}),
+            other => Err(format!(
+                "{}: not of the form dev PORT [via ADDRESS], unreachable or blackhole",
+                shown(&other.join(" "))
+            )),
+        }
     }
 
     fn columns(&self) -> Vec<String> {
@@ -235,6 +311,24 @@ fn unquote(text: &str) -> String {
 
 fn vlan(word: &str) -> Result<u16, String> {
     word.parse().map_err(|_| format!("{word}: not a VLAN id"))
+}
+
+fn prefix(word: &str) -> Result<ipnet::IpNet, String> {
+    crate::filter::prefix(&shown(word), word)
+}
+
+fn address(word: &str) -> Result<std::net::IpAddr, String> {
+    word.parse().map_err(|_| format!("{}: not an address", shown(word)))
+}
+
+fn protocol(word: &str) -> Result<Protocol, String> {
+    match word {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        "sctp" => Ok(Protocol::Sctp),
+        "icmp" => Ok(Protocol::Icmp),
+        other => Err(format!("--proto {}: not one of tcp, udp, sctp, icmp", shown(other))),
+    }
 }
 
 fn mac(word: &str) -> Result<crate::MacAddr, String> {
