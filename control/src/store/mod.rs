@@ -23,7 +23,7 @@ mod columns;
 pub(crate) mod config;
 mod draft;
 mod file;
-mod network;
+pub(crate) mod network;
 
 use config::{Config, Numbers, diff};
 use draft::{Draft, Live, no_bridge, no_port};

@@ -158,7 +158,8 @@ impl Store {
 
     /// Tell the switch what follows from the cluster on the ports as they are now.
     pub(super) fn rebind(&mut self, switch: &mut dyn Switch) {
-        if !self.cluster.has_objects() || self.make_bridge(switch).is_err() {
+        let has_objects = self.cluster.has_objects();
+        if !has_objects && self.cluster.is_idle() || has_objects && self.make_bridge(switch).is_err() {
             return;
         }
         let context = self.node_context(switch);
@@ -213,5 +214,261 @@ impl Store {
             neighbors: force.neighbors.values().filter(|neighbor| neighbor.key.bridge == bridge).copied().collect(),
             routes: force.routes.values().filter(|route| route.key.bridge == bridge).cloned().collect(),
         })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use api::verb;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::NodeSettings;
+    use crate::cluster::compile::everything;
+    use crate::cluster::compile::tests::{node, pod, service, slice};
+    use crate::fake::FakeSwitch;
+
+    pub(crate) fn settings() -> NodeSettings {
+        NodeSettings { name: "n1".to_owned(), uplink: Some("up".to_owned()), ..NodeSettings::default() }
+    }
+
+    /// A node, pods `p1` to `p3`, and service `web` in front of the first two.
+    pub(crate) fn objects() -> Objects {
+        let mut objects = Objects::default();
+        let own = node("n1", &["10.244.1.0/24"], &["192.168.0.1"]);
+        objects.nodes.insert(own.name.clone(), Arc::new(own));
+        for number in 1..4 {
+            let made = pod(&format!("p{number}"), &format!("10.244.1.1{number}"));
+            objects.pods.insert(made.id.clone(), Arc::new(made));
+        }
+        let web = service("web", &["10.96.0.10"], &[("http", api::Proto::Tcp, 80)]);
+        let port = [("http", api::Proto::Tcp, 8080)];
+        let made = slice("web-1", "web", &port, &["10.244.1.11", "10.244.1.12"]);
+        objects.slices_of.insert(web.id.clone(), [made.id.clone()].into());
+        objects.slices.insert(made.id.clone(), Arc::new(made));
+        objects.services.insert(web.id.clone(), Arc::new(web));
+        objects
+    }
+
+    /// A store with those objects, and the switch that it programs.
+    pub(crate) fn open(directory: &Path) -> (Store, FakeSwitch) {
+        let mut switch = FakeSwitch::default();
+        let mut store = Store::open(directory, "", &settings(), &mut switch).unwrap();
+        let objects = objects();
+        store.program(&objects, &everything(&objects), &mut switch).unwrap();
+        (store, switch)
+    }
+
+    pub(crate) fn run(store: &mut Store, switch: &mut FakeSwitch, line: &str) -> Result<(), Refusal> {
+        use api::Request;
+        let mut commands = Vec::new();
+        for part in line.split(" -- ") {
+            match verb::parse(&part.split(' ').collect::<Vec<_>>()).unwrap() {
+                Request::Transact { commands: more } => commands.extend(more),
+                single => return crate::verbs::answer(&single, store, switch, "").map(drop),
+            }
+        }
+        store.transact(&commands, switch).map(drop)
+    }
+
+    fn pods(switch: &FakeSwitch) -> Vec<String> {
+        let pods = switch.endpoints.values().filter(|endpoint| endpoint.kind == api::EndpointKind::Pod);
+        pods.map(|endpoint| format!("{} {}", endpoint.name, endpoint.port)).collect()
+    }
+
+    const BIND: &str = "add-port br-pods p1 -- set Interface p1 external_ids:pod=default/p1";
+
+    #[test]
+    fn the_first_object_makes_the_cluster_bridge_and_a_restart_finds_all_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, mut switch) = open(directory.path());
+        assert_eq!(store.config.bridges.values().next().unwrap().name, "br-pods");
+        assert_eq!(switch.routers.len(), 1);
+        run(&mut store, &mut switch, BIND).unwrap();
+        run(&mut store, &mut switch, "add-port br-pods up").unwrap();
+        run(&mut store, &mut switch, "route/add br-pods 0.0.0.0/0 dev up via 192.0.2.1").unwrap();
+        run(&mut store, &mut switch, "neigh/add br-pods 192.0.2.1 up 02:00:00:00:00:07").unwrap();
+        assert_eq!(pods(&switch), ["pod/default/p1 2"]);
+        assert_eq!(switch.routers.values().next().unwrap().uplink, Some(PortId(3)));
+        assert_eq!((switch.routes.len(), switch.neighbors.len()), (2, 1));
+        assert!(
+            store.ports().iter().all(|(_, port)| port.id != PortId::STACK),
+            "the stack's port is not the operator's"
+        );
+        drop(store);
+        let (_store, after) = open(directory.path());
+        assert_eq!(
+            (&after.ports, &after.routers, &after.endpoints),
+            (&switch.ports, &switch.routers, &switch.endpoints)
+        );
+        assert_eq!((&after.routes, &after.neighbors), (&switch.routes, &switch.neighbors));
+        assert_eq!(after.services, switch.services);
+    }
+
+    #[test]
+    fn the_cluster_bridge_stays_while_there_are_objects() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, mut switch) = open(directory.path());
+        let refused = run(&mut store, &mut switch, "del-br br-pods").unwrap_err();
+        assert_eq!(refused.0, "del-br: br-pods: is the bridge of the cluster, which has objects: delete them first");
+        let all = everything(&objects());
+        store.program(&Objects::default(), &all, &mut switch).unwrap();
+        assert!(switch.routers.is_empty() && !switch.ports.contains_key(&PortId::STACK));
+        run(&mut store, &mut switch, "del-br br-pods").unwrap();
+        assert!(switch.bridges.is_empty() && switch.ports.is_empty());
+    }
+
+    #[test]
+    fn a_port_that_goes_takes_its_endpoints_routes_and_neighbours_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, mut switch) = open(directory.path());
+        run(&mut store, &mut switch, BIND).unwrap();
+        run(&mut store, &mut switch, "route/add br-pods 10.9.0.0/16 dev p1").unwrap();
+        run(&mut store, &mut switch, "neigh/add br-pods 10.9.0.1 p1 02:00:00:00:00:07").unwrap();
+        run(&mut store, &mut switch, "del-port p1").unwrap();
+        assert_eq!((pods(&switch).len(), switch.routes.len(), switch.neighbors.len()), (0, 1, 0));
+        assert!(store.config.routes.is_empty() && store.config.neighbors.is_empty());
+        run(&mut store, &mut switch, BIND).unwrap();
+        assert_eq!(pods(&switch).len(), 1);
+        assert_eq!(switch.routes.len(), 1, "the route does not come back with a port of its name");
+    }
+
+    #[test]
+    fn a_port_that_is_held_has_no_endpoint_until_it_is_in_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, mut switch) = open(directory.path());
+        switch.namespaces.lock().unwrap().push("pod1".to_owned());
+        run(&mut store, &mut switch, &format!("{BIND} -- set Interface p1 options:netns=pod1")).unwrap();
+        assert_eq!(pods(&switch).len(), 1);
+        drop(store);
+        let (mut store, mut switch) = open(directory.path());
+        assert_eq!(pods(&switch).len(), 0, "its namespace is not there");
+        switch.namespaces.lock().unwrap().push("pod1".to_owned());
+        store.retry(&mut switch);
+        assert_eq!(pods(&switch).len(), 1);
+    }
+
+    #[test]
+    fn what_the_switch_refuses_is_told_again_with_the_next_tick() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut switch = FakeSwitch { refuse: true, ..FakeSwitch::default() };
+        let mut store = Store::open(directory.path(), "", &settings(), &mut switch).unwrap();
+        let objects = objects();
+        assert!(store.program(&objects, &everything(&objects), &mut switch).is_err());
+        assert!(switch.services.is_empty());
+        switch.refuse = false;
+        store.retry(&mut switch);
+        assert_eq!((switch.services.len(), switch.routers.len()), (1, 1));
+    }
+
+    #[test]
+    fn routes_and_neighbours_that_make_no_sense_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, mut switch) = open(directory.path());
+        run(&mut store, &mut switch, "add-br br0").unwrap();
+        run(&mut store, &mut switch, "add-port br-pods p1").unwrap();
+        let before = store.config.clone();
+        for (line, why) in [
+            ("route/add br9 10.0.0.0/8 dev p1", "route/add: br9: no bridge named br9"),
+            ("route/add br-pods 10.0.0.0/8 dev p9", "route/add: br-pods: couldn't find port `p9'"),
+            ("route/add br0 10.0.0.0/8 dev p1", "route/add: br0: couldn't find port `p1'"),
+            (
+                "route/add br-pods 10.0.0.1/8 dev p1",
+                "route/add: 10.0.0.1/8: has bits beyond its length: 10.0.0.0/8 is the prefix",
+            ),
+            (
+                "route/add br-pods 10.0.0.0/8 via fd00::1 dev p1",
+                "route/add: 10.0.0.0/8: via fd00::1: not of the same family",
+            ),
+            (
+                "route/add br-pods 10.0.0.0/8 via 0.0.0.0 dev p1",
+                "route/add: 10.0.0.0/8: via 0.0.0.0: no neighbor can have this address",
+            ),
+            ("route/del br-pods 10.0.0.0/8", "route/del: 10.0.0.0/8: no static route of this prefix on bridge br-pods"),
+            (
+                "neigh/add br-pods 224.0.0.1 p1 02:00:00:00:00:01",
+                "neigh/add: 224.0.0.1: no neighbor can have this address",
+            ),
+            (
+                "neigh/add br-pods 10.0.0.1 p1 ff:ff:ff:ff:ff:ff",
+                "neigh/add: 10.0.0.1: ff:ff:ff:ff:ff:ff: no neighbor can have this address",
+            ),
+            ("neigh/del br-pods 10.0.0.1", "neigh/del: 10.0.0.1: no static neighbor of this address on bridge br-pods"),
+            (
+                "add-port br0 s1 -- set Interface s1 type=stack",
+                "add-port: s1: type=stack: only the switch itself has such a port",
+            ),
+            (
+                "set Port p1 external_ids:pod=default/p1 -- add-port br-pods p2 -- set Port p2 external_ids:pod=default/p1",
+                "set: p2: external_ids:pod=default/p1: port p1 is bound to it already",
+            ),
+        ] {
+            assert_eq!(run(&mut store, &mut switch, line).unwrap_err().0, why);
+            assert_eq!(store.config, before, "{line}");
+        }
+    }
+
+    fn line() -> impl Strategy<Value = String> {
+        let port = || (1..5u8).prop_map(|n| format!("p{n}"));
+        let bridge = || prop_oneof![Just("br-pods"), Just("br0")];
+        prop_oneof![
+            bridge().prop_map(|b| format!("--may-exist add-br {b}")),
+            bridge().prop_map(|b| format!("--if-exists del-br {b}")),
+            (bridge(), port(), port())
+                .prop_map(|(b, p, of)| format!("add-port {b} {p} -- set Port {p} external_ids:pod=default/{of}")),
+            bridge().prop_map(|b| format!("add-port {b} up")),
+            Just("del-port up".to_owned()),
+            port().prop_map(|p| format!("del-port {p}")),
+            port().prop_map(|p| format!("--if-exists set Interface {p} mac=\"02:00:00:00:00:55\"")),
+            (bridge(), port(), 0..3u8).prop_map(|(b, p, n)| format!("route/add {b} 10.{n}.0.0/16 dev {p}")),
+            (bridge(), 0..3u8).prop_map(|(b, n)| format!("route/add {b} 10.{n}.0.0/16 unreachable")),
+            (bridge(), 0..3u8).prop_map(|(b, n)| format!("route/del {b} 10.{n}.0.0/16")),
+            (bridge(), port(), 0..3u8)
+                .prop_map(|(b, p, n)| format!("neigh/add {b} 10.0.0.{n} {p} 02:00:00:00:00:0{n}")),
+            (bridge(), 0..3u8).prop_map(|(b, n)| format!("neigh/del {b} 10.0.0.{n}")),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn the_network_follows_from_ports_and_objects_after_any_commands(
+            steps in proptest::collection::vec((line(), 0..6u8, 0..6u8), 1..25),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut switch = FakeSwitch::default();
+            let mut store = Store::open(directory.path(), "", &settings(), &mut switch).unwrap();
+            let mut objects_now = Objects::default();
+            for (line, refuse, turn) in steps {
+                switch.refuse = refuse == 0;
+                match turn {
+                    0 => {
+                        objects_now = if is_empty(&objects_now) { objects() } else { Objects::default() };
+                        let _ = store.program(&objects_now, &everything(&objects()), &mut switch);
+                    }
+                    _ => drop(run(&mut store, &mut switch, &line)),
+                }
+                switch.refuse = false;
+                store.retry(&mut switch);
+                prop_assert_eq!(store.config.check(), Ok(()));
+                let wanted = usize::from(!is_empty(&objects_now));
+                prop_assert_eq!((switch.routers.len(), switch.services.len()), (wanted, wanted));
+            }
+            store.program(&objects(), &everything(&objects()), &mut switch).unwrap();
+            let config = store.config.clone();
+            drop(store);
+            let (store, after) = open(directory.path());
+            prop_assert_eq!(&store.config, &config);
+            prop_assert_eq!(&after.ports, &switch.ports);
+            prop_assert_eq!(&after.routers, &switch.routers);
+            prop_assert_eq!(&after.endpoints, &switch.endpoints);
+            prop_assert_eq!(&after.neighbors, &switch.neighbors);
+            prop_assert_eq!(&after.routes, &switch.routes);
+            prop_assert_eq!(&after.services, &switch.services);
+        }
     }
 }

@@ -112,6 +112,11 @@ impl<K: Ord + Copy, C: Ord + Clone, T: Clone + PartialEq> Claims<K, C, T> {
         &self.told
     }
 
+    /// The switch has nothing, and shall have nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.told.is_empty() && self.touched.is_empty()
+    }
+
     /// Keys that are not settled yet.
     pub(crate) fn touched(&self) -> &BTreeSet<K> {
         &self.touched

@@ -35,7 +35,7 @@ mod pods;
 pub(crate) mod services;
 mod stable;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use binding::NodeContext;
 use claims::Claims;
@@ -334,6 +334,13 @@ impl Compiler {
     /// Whether there is an object: then the cluster bridge must stay.
     pub(crate) fn has_objects(&self) -> bool {
         self.any
+    }
+
+    /// Whether the switch has nothing that came from here.
+    pub(crate) fn is_idle(&self) -> bool {
+        let Told { stack, routers, endpoints: _, neighbors: _, routes: _, services, ranges } = &self.told;
+        // What is left out is never without a router.
+        stack.is_idle() && routers.is_idle() && services.is_idle() && ranges.is_idle()
     }
 
     /// The settings it compiles for.

@@ -20,15 +20,15 @@ use crate::{NodeSettings, Switch};
 
 const BRIDGE: BridgeId = BridgeId(1);
 
-fn named(name: &str) -> Named {
+pub(crate) fn named(name: &str) -> Named {
     Named { namespace: "default".into(), name: name.into() }
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
+pub(crate) fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
     Node {
         name: name.into(),
         labels: BTreeMap::new(),
@@ -37,7 +37,7 @@ fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
     }
 }
 
-fn pod(name: &str, address: &str) -> Pod {
+pub(crate) fn pod(name: &str, address: &str) -> Pod {
     Pod {
         id: named(name),
         uid: format!("uid-{name}").into(),
@@ -52,7 +52,7 @@ fn pod(name: &str, address: &str) -> Pod {
     }
 }
 
-fn service(name: &str, addresses: &[&str], ports: &[(&str, Proto, u16)]) -> Service {
+pub(crate) fn service(name: &str, addresses: &[&str], ports: &[(&str, Proto, u16)]) -> Service {
     let port = |&(name, proto, port): &(&str, Proto, u16)| ServicePort {
         name: name.into(),
         proto,
@@ -79,7 +79,7 @@ fn endpoint(text: &str) -> SliceEndpoint {
     SliceEndpoint { address: ip(address), ready, serving, terminating: conditions.contains('t'), node: None, pod: None }
 }
 
-fn slice(name: &str, of: &str, ports: &[(&str, Proto, u16)], endpoints: &[&str]) -> Slice {
+pub(crate) fn slice(name: &str, of: &str, ports: &[(&str, Proto, u16)], endpoints: &[&str]) -> Slice {
     let endpoints: Vec<_> = endpoints.iter().map(|text| endpoint(text)).collect();
     let v6 = endpoints.first().is_some_and(|endpoint| endpoint.address.is_ipv6());
     Slice {
@@ -201,7 +201,9 @@ impl World {
     }
 
     fn unlink(&mut self, id: &Named) {
-        self.objects.slices_of.values_mut().for_each(|slices| drop(slices.remove(id)));
+        self.objects.slices_of.values_mut().for_each(|slices| {
+            slices.remove(id);
+        });
         self.objects.slices_of.retain(|_, slices| !slices.is_empty());
         self.objects.slices.remove(id);
     }
@@ -650,4 +652,41 @@ proptest! {
             prop_assert_eq!(sum(&world.switch), sum(&fresh.switch), "{:?}", step);
         }
     }
+}
+
+/// 10,000 services with 25 endpoints each, and one slice of 100: prints what they cost.
+#[test]
+#[ignore = "a measurement: cargo test --release -p control --lib -- --ignored --nocapture full_load"]
+fn full_load_and_one_changed_slice_are_measured() {
+    let mut world = World::new();
+    let port = [("http", Proto::Tcp, 8080)];
+    let address = |n: usize, i: usize| format!("10.{}.{}.{}", 128 + n / 256 / 4, n % 256, (n / 256 % 4) * 60 + i);
+    for n in 0..10_000 {
+        let name = format!("service-{n}");
+        let made = service(&name, &[&format!("10.96.{}.{}", n / 256, n % 256)], &[("http", Proto::Tcp, 80)]);
+        let addresses: Vec<_> = (0..25).map(|i| address(n, i)).collect();
+        let made_slice = slice(&format!("{name}-x"), &name, &port, &addresses.iter().map(|a| &**a).collect::<Vec<_>>());
+        world.objects.services.insert(made.id.clone(), Arc::new(made));
+        world.objects.slices_of.insert(named(&name), [made_slice.id.clone()].into());
+        world.objects.slices.insert(made_slice.id.clone(), Arc::new(made_slice));
+    }
+    let all = everything(&world.objects);
+    let start = std::time::Instant::now();
+    let changes = world.compiler.update(&world.objects, &all);
+    println!("full load: {:?}, {} changes", start.elapsed(), changes.len());
+    let addresses: Vec<_> = (0..100).map(|i| address(9, i)).collect();
+    let addresses: Vec<_> = addresses.iter().map(|a| &**a).collect();
+    let mut worst = std::time::Duration::ZERO;
+    let mut sum = std::time::Duration::ZERO;
+    for round in 0..100 {
+        let made = slice("service-9-x", "service-9", &port, &addresses[round % 2..]);
+        let changed = BTreeSet::from([Changed::Slice(made.id.clone())]);
+        world.objects.slices.insert(made.id.clone(), Arc::new(made));
+        let start = std::time::Instant::now();
+        let changes = world.compiler.update(&world.objects, &changed);
+        let took = start.elapsed();
+        assert_eq!(changes.len(), 1);
+        (worst, sum) = (worst.max(took), sum + took);
+    }
+    println!("one slice of 100 endpoints: {:?} on average, {worst:?} at worst", sum / 100);
 }
