@@ -16,6 +16,8 @@ use crate::store::Store;
 use crate::{Refusal, Switch};
 
 mod network;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 /// What a request comes to.

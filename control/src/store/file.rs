@@ -230,6 +230,21 @@ mod tests {
     }
 
     #[test]
+    fn routes_and_neighbours_must_be_on_bridges_and_ports_that_are_there() {
+        let with = |more: &str| {
+            open_with(format!(r#"{{"version":1,"bridges":[],"ports":[],"stations":[],{more}}}"#).as_bytes()).1
+        };
+        let neighbor = r#""neighbors":[{"key":{"bridge":1,"address":"10.0.0.1"},"port":1,"mac":"02:00:00:00:00:01"}]"#;
+        let why = with(neighbor).unwrap_err().0;
+        assert!(why.contains("damaged: neighbor 10.0.0.1: its port 1 is not on its bridge"), "{why}");
+        let route = r#"{"key":{"bridge":1,"prefix":"10.0.0.0/8"},"to":{"hop":"blackhole"},"origin":"static"}"#;
+        let why = with(&format!(r#""routes":[{route}]"#)).unwrap_err().0;
+        assert!(why.contains("damaged: route 10.0.0.0/8: its bridge is not there"), "{why}");
+        let why = with(&format!(r#""routes":[{route},{route}]"#)).unwrap_err().0;
+        assert!(why.contains("two records with one number"), "{why}");
+    }
+
+    #[test]
     fn a_version_that_is_not_committed_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let (file, config) = StateFile::open(directory.path()).unwrap();

@@ -42,7 +42,7 @@ pub(super) fn trace(asked: &Asked<'_>, store: &Store, switch: &dyn Switch) -> Re
             "{bridge}: no network here: there are no cluster objects, or the bridge is not in force"
         )));
     }
-    let sources = addresses(asked.from, cluster).map_err(|why| Refusal(format!("--from {why}")))?;
+    let sources = addresses(asked.from, "", cluster).map_err(|why| Refusal(format!("--from {why}")))?;
     let (destinations, service) = destination(asked.to, cluster).map_err(|why| Refusal(format!("--to {why}")))?;
     let pair = sources.iter().find_map(|src| {
         let dst = destinations.iter().find(|dst| dst.is_ipv4() == src.is_ipv4())?;
@@ -80,20 +80,15 @@ pub(super) fn trace(asked: &Asked<'_>, store: &Store, switch: &dyn Switch) -> Re
     })
 }
 
-/// Addresses of `pod/NS/NAME`, `node/NAME` or an address.
-fn addresses(name: &str, cluster: &Compiler) -> Result<Vec<IpAddr>, String> {
+/// Addresses of `pod/NS/NAME`, `node/NAME` or an address. `services`: how services are spelled where they may stand.
+fn addresses(name: &str, services: &str, cluster: &Compiler) -> Result<Vec<IpAddr>, String> {
     let unknown = || format!("{}: no such object in the cluster's state", shown(name));
     let addresses = match *name.split('/').collect::<Vec<_>>() {
         ["pod", namespace, pod] => cluster.pods().get(&named(namespace, pod)).ok_or_else(unknown)?.addresses.clone(),
         ["node", node] => cluster.nodes().get(node).ok_or_else(unknown)?.addresses.clone(),
         _ => match name.parse() {
             Ok(address) => vec![address],
-            Err(_) => {
-                return Err(format!(
-                    "{}: not pod/NS/NAME, svc/NS/NAME (as --to), node/NAME or an address",
-                    shown(name)
-                ));
-            }
+            Err(_) => return Err(format!("{}: not pod/NS/NAME, {services}node/NAME or an address", shown(name))),
         },
     };
     if addresses.is_empty() { Err(format!("{}: has no address", shown(name))) } else { Ok(addresses) }
@@ -101,7 +96,7 @@ fn addresses(name: &str, cluster: &Compiler) -> Result<Vec<IpAddr>, String> {
 
 fn destination<'a>(name: &str, cluster: &'a Compiler) -> Result<(Vec<IpAddr>, Option<&'a Service>), String> {
     let ["svc", namespace, service] = *name.split('/').collect::<Vec<_>>() else {
-        return Ok((addresses(name, cluster)?, None));
+        return Ok((addresses(name, "svc/NS/NAME, ", cluster)?, None));
     };
     let found = cluster.services().get(&named(namespace, service));
     let service = found.ok_or_else(|| format!("{}: no such object in the cluster's state", shown(name)))?;

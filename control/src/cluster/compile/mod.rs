@@ -217,23 +217,21 @@ impl Compiler {
     /// The switch refused what it was told last: it has what it had before. It will be told again, when next something
     /// changes.
     pub(crate) fn undo(&mut self, changes: Vec<Change>) {
-        fn key<K, T>(delta: &Delta<T>, key: impl Fn(&T) -> K) -> Option<K> {
-            delta.new.as_ref().or(delta.old.as_ref()).map(key)
-        }
         let told = &mut self.told;
         for change in changes.into_iter().rev() {
             match change {
                 Change::Port(delta) => {
                     // Others than the stack's are the store's.
-                    let stack = key(&delta, |port| port.id).filter(|id| *id == PortId::STACK);
-                    stack.map(|k| told.stack.undo(k, delta.old));
+                    if delta.new.as_ref().or(delta.old.as_ref()).is_some_and(|port| port.id == PortId::STACK) {
+                        undo(&mut told.stack, |port| port.id, delta);
+                    }
                 }
-                Change::Router(delta) => drop(key(&delta, |r| r.bridge).map(|k| told.routers.undo(k, delta.old))),
-                Change::Endpoint(delta) => drop(key(&delta, |e| e.key).map(|k| told.endpoints.undo(k, delta.old))),
-                Change::Neighbor(delta) => drop(key(&delta, |n| n.key).map(|k| told.neighbors.undo(k, delta.old))),
-                Change::Route(delta) => drop(key(&delta, |r| r.key).map(|k| told.routes.undo(k, delta.old))),
-                Change::Service(delta) => drop(key(&delta, |s| s.key).map(|k| told.services.undo(k, delta.old))),
-                Change::ServiceRange(delta) => drop(key(&delta, |r| r.prefix).map(|k| told.ranges.undo(k, delta.old))),
+                Change::Router(delta) => undo(&mut told.routers, |router| router.bridge, delta),
+                Change::Endpoint(delta) => undo(&mut told.endpoints, |endpoint| endpoint.key, delta),
+                Change::Neighbor(delta) => undo(&mut told.neighbors, |neighbor| neighbor.key, delta),
+                Change::Route(delta) => undo(&mut told.routes, |route| route.key, delta),
+                Change::Service(delta) => undo(&mut told.services, |service| service.key, delta),
+                Change::ServiceRange(delta) => undo(&mut told.ranges, |range| range.prefix, delta),
                 Change::Bridge(_) | Change::Station(_) => {}
             }
         }
@@ -243,20 +241,18 @@ impl Compiler {
     fn settle(&mut self) -> Vec<Change> {
         self.tell_of_contests();
         let Told { stack, routers, endpoints, neighbors, routes, services, ranges } = &mut self.told;
-        let mut changes = Vec::new();
-        let mut coming = Vec::new();
-        let mut add = |change: Change, goes: bool| if goes { changes.push(change) } else { coming.push(change) };
-        let (stacks, routers) = (stack.settle(), routers.settle());
-        endpoints.settle().into_iter().for_each(|d| add(Change::Endpoint(d.clone()), d.new.is_none()));
-        neighbors.settle().into_iter().for_each(|d| add(Change::Neighbor(d.clone()), d.new.is_none()));
-        routes.settle().into_iter().for_each(|d| add(Change::Route(d.clone()), d.new.is_none()));
-        services.settle().into_iter().for_each(|d| add(Change::Service(d.clone()), d.new.is_none()));
-        ranges.settle().into_iter().for_each(|d| add(Change::ServiceRange(d.clone()), d.new.is_none()));
-        changes.extend(routers.iter().filter(|d| d.new.is_none()).cloned().map(Change::Router));
-        changes.extend(stacks.into_iter().map(Change::Port));
-        changes.extend(routers.into_iter().filter(|d| d.new.is_some()).map(Change::Router));
-        changes.extend(coming);
-        changes
+        let (mut going, mut coming) = (Vec::new(), Vec::new());
+        sort(endpoints.settle(), Change::Endpoint, &mut going, &mut coming);
+        sort(neighbors.settle(), Change::Neighbor, &mut going, &mut coming);
+        sort(routes.settle(), Change::Route, &mut going, &mut coming);
+        sort(services.settle(), Change::Service, &mut going, &mut coming);
+        sort(ranges.settle(), Change::ServiceRange, &mut going, &mut coming);
+        let mut router_coming = Vec::new();
+        sort(routers.settle(), Change::Router, &mut going, &mut router_coming);
+        going.extend(stack.settle().into_iter().map(Change::Port));
+        going.append(&mut router_coming);
+        going.append(&mut coming);
+        going
     }
 
     /// All that depends on whether there is a cluster at all.
@@ -406,6 +402,25 @@ pub(crate) fn everything(objects: &Objects) -> BTreeSet<Changed> {
     all.extend(objects.slices.keys().cloned().map(Changed::Slice));
     all.extend(objects.service_cidrs.keys().cloned().map(Changed::ServiceCidr));
     all
+}
+
+/// A delta was refused.
+fn undo<K: Ord + Copy, C: Ord + Clone, T: Clone + PartialEq>(
+    claims: &mut Claims<K, C, T>,
+    key: impl Fn(&T) -> K,
+    delta: Delta<T>,
+) {
+    if let Some(key) = delta.new.as_ref().or(delta.old.as_ref()).map(key) {
+        claims.undo(key, delta.old);
+    }
+}
+
+/// Changes, what goes and what comes or stays apart.
+fn sort<T>(deltas: Vec<Delta<T>>, kind: fn(Delta<T>) -> Change, going: &mut Vec<Change>, coming: &mut Vec<Change>) {
+    for delta in deltas {
+        let list = if delta.new.is_none() { &mut *going } else { &mut *coming };
+        list.push(kind(delta));
+    }
 }
 
 /// Let `mine` have of an object what `theirs` has.

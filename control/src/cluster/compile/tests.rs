@@ -509,13 +509,16 @@ fn without_the_bridge_there_are_services_and_nothing_that_names_it() {
     assert_eq!((world.switch.routers.len(), world.switch.routes.len(), world.switch.endpoints.len()), (0, 0, 0));
 }
 
+type Endpoints = Vec<(u8, bool, bool)>;
+
 /// One thing that happens. Names and addresses are few, so that they meet.
 #[derive(Clone, Debug)]
 enum Step {
     Node(u8, Option<u8>),
     Pod(u8, Option<(u8, bool)>),
     Service(u8, Option<(u8, u8, bool)>),
-    Slice(u8, Option<(u8, Vec<(u8, bool, bool)>)>),
+    /// Its service, and its endpoints: the last octet, ready, terminating.
+    Slice(u8, Option<(u8, Endpoints)>),
     Cidr(Option<u8>),
     Context(Option<(Vec<u16>, Option<u16>)>),
     Refuse,
