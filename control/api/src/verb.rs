@@ -84,11 +84,11 @@ pub const VERBS: &[VerbDef] = &[
         Ok(Request::FdbAdd { bridge: w.at(0), port: w.at(1), vlan: vlan(&w.at(2))?, mac: mac(&w.at(3))? })),
     verb("fdb/del", "BRIDGE VLAN MAC", "take a placed station away", 3, 3, |w|
         Ok(Request::FdbDel { bridge: w.at(0), vlan: vlan(&w.at(1))?, mac: mac(&w.at(2))? })),
-    verb("route/add", "BRIDGE PREFIX dev PORT [via ADDRESS]|unreachable|blackhole", "say where a prefix leads, for good, on a bridge with a router", 3, 6, |w|
+    verb("route/add", "BRIDGE PREFIX dev PORT [via ADDRESS]|unreachable|blackhole", "say where a prefix leads, for good; in force where the bridge has a router", 3, 6, |w|
         Ok(Request::RouteAdd { bridge: w.at(0), prefix: prefix(&w.at(1))?, to: w.to(2)? })),
     verb("route/del", "BRIDGE PREFIX", "take a stated route away", 2, 2, |w|
         Ok(Request::RouteDel { bridge: w.at(0), prefix: prefix(&w.at(1))? })),
-    verb("neigh/add", "BRIDGE ADDRESS PORT MAC", "state a neighbour, for good, on a bridge with a router", 4, 4, |w|
+    verb("neigh/add", "BRIDGE ADDRESS PORT MAC", "state a neighbour, for good; in force where the bridge has a router", 4, 4, |w|
         Ok(Request::NeighAdd { bridge: w.at(0), address: address(&w.at(1))?, port: w.at(2), mac: mac(&w.at(3))? })),
     verb("neigh/del", "BRIDGE ADDRESS", "take a stated neighbour away", 2, 2, |w|
         Ok(Request::NeighDel { bridge: w.at(0), address: address(&w.at(1))? })),
