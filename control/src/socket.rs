@@ -105,7 +105,7 @@ impl Control {
     /// # Errors
     /// When the state or the socket cannot be had: names the file and says what was done.
     pub fn open(options: &Options, switch: &mut dyn Switch) -> Result<Self, Refusal> {
-        let store = Store::open(&options.state_dir, &options.version, switch)?;
+        let store = Store::open(&options.state_dir, &options.version, &options.node, switch)?;
         let refusal = |e: io::Error| Refusal(format!("{}: {}", options.socket.display(), reason(&e)));
         let mut listener = listen(&options.socket, options.socket_group).map_err(refusal)?;
         let poll = Poll::new().map_err(refusal)?;
@@ -412,6 +412,7 @@ mod tests {
             socket_group: None,
             state_dir: directory.path().join("state"),
             version: String::new(),
+            node: Default::default(),
         };
         let mut control = Control::open(&options, &mut FakeSwitch::default()).unwrap();
         let _client = Probe::connect(&options.socket).unwrap();

@@ -3,8 +3,8 @@
 use std::sync::mpsc::Receiver;
 
 use api::reply::{
-    Commands, CoverageTable, DropRow, Drops, Fdb, FdbRow, Outputs, PortCounters, PortCountersRow, PortRow, Ports, Text,
-    Workers,
+    Commands, Connections, Conntrack, CoverageTable, DropRow, Drops, Fdb, FdbRow, Outputs, PortCounters,
+    PortCountersRow, PortRow, Ports, Text, Workers,
 };
 use api::state::Captured;
 use api::verb::VERBS;
@@ -14,6 +14,11 @@ use serde_json::Value;
 
 use crate::store::Store;
 use crate::{Refusal, Switch};
+
+mod network;
+#[cfg(test)]
+mod tests;
+mod trace;
 
 /// What a request comes to.
 pub(crate) struct Answer {
@@ -65,6 +70,35 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
         Request::FdbDel { bridge, vlan, mac } => {
             store.remove_station(bridge, *vlan, *mac, switch)?;
             data(&Text::default())
+        }
+        Request::RouteAdd { bridge, prefix, to } => {
+            store.add_route(bridge, *prefix, to, switch)?;
+            data(&Text::default())
+        }
+        Request::RouteDel { bridge, prefix } => {
+            store.remove_route(bridge, *prefix, switch)?;
+            data(&Text::default())
+        }
+        Request::NeighAdd { bridge, address, port, mac } => {
+            store.add_neighbor((bridge, port), *address, *mac, switch)?;
+            data(&Text::default())
+        }
+        Request::NeighDel { bridge, address } => {
+            store.remove_neighbor(bridge, *address, switch)?;
+            data(&Text::default())
+        }
+        Request::Services { namespace, .. } => data(&network::services(namespace.as_deref(), store.cluster())),
+        Request::Routes {} => data(&network::routes(store)),
+        Request::Neighbors {} => data(&network::neighbors(store, switch)),
+        Request::Connections { filter } => data(&Connections(network::connections(filter, store, switch))),
+        Request::DumpConntrack { filter } => data(&Conntrack(network::connections(filter, store, switch))),
+        Request::FlushConntrack { filter } => {
+            network::flush(filter, store, switch);
+            data(&Text::default())
+        }
+        Request::Trace { from, to, proto, sport, dport } => {
+            let asked = trace::Asked { from, to, proto: *proto, sport: *sport, dport: *dport };
+            data(&trace::trace(&asked, store, switch)?)
         }
         Request::DumpPorts { bridge, port } => {
             let bridge_id = store.bridge_id(bridge)?;
@@ -140,7 +174,7 @@ fn drops(only: Option<PortId>, store: &Store, switch: &dyn Switch) -> Drops {
         .into_iter()
         .filter(|drop| only.is_none_or(|only| only == drop.port))
         .map(|drop| DropRow {
-            port: store.port(drop.port).map_or_else(|| format!("#{}", drop.port), |port| port.name.clone()),
+            port: store.port_name(drop.port),
             reason: drop.reason,
             packets: drop.packets,
             sentence: drop.sentence,

@@ -30,6 +30,7 @@ fn options(directory: &Path) -> Options {
         socket_group: None,
         state_dir: directory.join("state"),
         version: "vswitchd (vswitch) test".to_owned(),
+        node: Default::default(),
     }
 }
 

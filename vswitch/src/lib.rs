@@ -84,6 +84,7 @@ fn data_plane(config: &Config) -> anyhow::Result<u8> {
         socket_group: config.socket_group,
         state_dir: config.state_dir.clone(),
         version: format!("vswitchd {}", env!("CARGO_PKG_VERSION")),
+        node: config.node.clone(),
     };
     let mut control = Control::open(&options, &mut switch).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
     let stopper = control.stopper();

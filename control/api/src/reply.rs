@@ -11,6 +11,12 @@ use crate::datum::Datum;
 use crate::state::{Captured, Coverage, PortStats, WorkerState};
 use crate::{MacAddr, Port, Request, Vlan};
 
+mod network;
+
+pub use network::{
+    ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services, Trace,
+};
+
 /// What a plain sentence is answered with; nothing when there is nothing to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -232,7 +238,22 @@ pub fn text(request: &Request, answer: Value) -> Result<String, String> {
         Request::Workers {} => of::<Workers>(answer),
         Request::Coverage {} => of::<CoverageTable>(answer),
         Request::ListCommands {} => of::<Commands>(answer),
-        Request::FdbFlush { .. }
+        Request::Services { wide, .. } => {
+            let services: Services =
+                serde_json::from_value(answer).map_err(|e| format!("answer not understood: {e}"))?;
+            Ok(services.table(*wide))
+        }
+        Request::Routes {} => of::<Routes>(answer),
+        Request::Neighbors {} => of::<Neighbors>(answer),
+        Request::Connections { .. } => of::<Connections>(answer),
+        Request::DumpConntrack { .. } => of::<Conntrack>(answer),
+        Request::Trace { .. } => of::<Trace>(answer),
+        Request::RouteAdd { .. }
+        | Request::RouteDel { .. }
+        | Request::NeighAdd { .. }
+        | Request::NeighDel { .. }
+        | Request::FlushConntrack { .. }
+        | Request::FdbFlush { .. }
         | Request::FdbAdd { .. }
         | Request::FdbDel { .. }
         | Request::Version {}

@@ -22,6 +22,7 @@ impl Daemon {
             socket_group: None,
             state_dir: directory.path().join("state"),
             version: "vswitchd test".to_owned(),
+            node: Default::default(),
         };
         let mut switch = FakeSwitch::default();
         let mut control = Control::open(&options, &mut switch).unwrap();

@@ -7,5 +7,6 @@
 //!                              compile ──→ Change transactions
 //! ```
 
+pub(crate) mod compile;
 #[expect(dead_code, reason = "read by what follows")]
 pub(crate) mod model;
