@@ -9,6 +9,7 @@ pub mod change;
 pub mod datum;
 pub mod endpoint;
 pub mod id;
+pub mod option;
 pub mod port;
 pub mod reply;
 pub mod request;
