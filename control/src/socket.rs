@@ -278,8 +278,7 @@ impl Control {
                 Ok(Some(object)) => {
                     requests += 1;
                     client.capture = None;
-                    let (reply, capture) =
-                        serve(&object, (&mut self.store, &mut self.cluster), switch, &self.version);
+                    let (reply, capture) = serve(&object, (&mut self.store, &mut self.cluster), switch, &self.version);
                     client.closing = reply.id.is_null() && !reply.error.is_null();
                     client.capture = capture;
                     client.say(&reply);

@@ -12,6 +12,7 @@ use api::reply::{
     self, Commands, CoverageTable, DropRow, Drops, Fdb, FdbRow, Output, Outputs, PortCounters, PortCountersRow,
     PortRow, Ports, Show, ShowBridge, ShowPort, Text, Workers,
 };
+use api::request::Manifest;
 use api::state::{Coverage, PortStats, WorkerState};
 use api::verb::VERBS;
 use api::{MacAddr, Port, Request, Vlan};
@@ -69,6 +70,9 @@ const LINES: &[&str] = &[
     "coverage/show",
     "version",
     "list-commands",
+    "get pods -A",
+    "get svc/web -n prod -o yaml",
+    "get endpointslices a b --output=wide",
 ];
 
 #[test]
@@ -82,6 +86,12 @@ fn every_request_is_written_as_it_was() {
     for line in LINES {
         add(line, &parse(line));
     }
+    let manifests = vec![Manifest { name: "a.yaml".into(), text: "kind: Service\n".into() }];
+    add("apply -f a.yaml", &Request::Apply { manifests: manifests.clone(), namespace: None });
+    let [kind, namespace] = ["svc", "prod"].map(|word| Some(word.to_owned()));
+    let names = vec!["web".to_owned()];
+    add("delete svc web -n prod", &Request::Delete { manifests: Vec::new(), kind, names, namespace });
+    add("delete -f a.yaml", &Request::Delete { manifests, kind: None, names: Vec::new(), namespace: None });
     add("capture p1", &Request::Capture { port: "p1".into() });
     for def in VERBS {
         assert!(LINES.iter().any(|line| line.split(' ').any(|word| word == def.name)), "{} has no example", def.name);

@@ -76,7 +76,8 @@ mod tests {
     #[test]
     fn what_is_no_address_is_none() {
         let long = "0".repeat(200);
-        for text in ["", "10.0.0", "10.0.0.0.1", "10.0.0.256", "10.0.0.-1", "0x0a.0.0.1", "::g", "fe80::1%eth0", &long] {
+        for text in ["", "10.0.0", "10.0.0.0.1", "10.0.0.256", "10.0.0.-1", "0x0a.0.0.1", "::g", "fe80::1%eth0", &long]
+        {
             assert_eq!(address(text), None, "{text}");
         }
         for text in ["10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/ 8", "fd00::/129", "/8"] {

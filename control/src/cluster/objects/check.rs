@@ -60,10 +60,8 @@ pub(crate) fn subdomain(field: &str, value: &str) -> Checked<()> {
 pub(crate) fn port_name(field: &str, value: &str) -> Checked<()> {
     const RULE: &str = "must be 1 to 15 of a-z, 0-9 and '-', with a letter, with no '-' at an end or beside another";
     let bytes = value.as_bytes();
-    let good = bytes.len() <= 15
-        && is_label(value)
-        && bytes.iter().any(u8::is_ascii_lowercase)
-        && !value.contains("--");
+    let good =
+        bytes.len() <= 15 && is_label(value) && bytes.iter().any(u8::is_ascii_lowercase) && !value.contains("--");
     if good { Ok(()) } else { Err(fault(field, value, RULE)) }
 }
 
@@ -83,7 +81,11 @@ pub(crate) fn labels(field: &str, labels: &Labels) -> Checked<()> {
             Some((prefix, name)) => subdomain("", prefix).is_ok().then_some(name),
         };
         if !name.is_some_and(is_qualified) {
-            return Err(fault(field, key, "must be a key: [PREFIX/]NAME, the name 1 to 63 of A-Z, a-z, 0-9, '-', '_', '.'"));
+            return Err(fault(
+                field,
+                key,
+                "must be a key: [PREFIX/]NAME, the name 1 to 63 of A-Z, a-z, 0-9, '-', '_', '.'",
+            ));
         }
         if !value.is_empty() && !is_qualified(value) {
             let field = format!("{field}[{}]", shown(key));

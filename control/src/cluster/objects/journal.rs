@@ -47,7 +47,10 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be had or understood: names the file and says what was done.
-    pub(crate) fn open(directory: &Path, mut tell: impl FnMut(Event<'_>) -> Result<(), String>) -> Result<Self, Refusal> {
+    pub(crate) fn open(
+        directory: &Path,
+        mut tell: impl FnMut(Event<'_>) -> Result<(), String>,
+    ) -> Result<Self, Refusal> {
         let path = directory.join("objects.jsonl");
         let refusal = |e: io::Error| Refusal(format!("{}: {}", path.display(), reason(&e)));
         let bytes = match fs::read(&path) {

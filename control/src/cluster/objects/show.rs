@@ -47,7 +47,9 @@ pub(crate) fn get(store: &Store, wanted: &Wanted<'_>) -> Result<Got, Refusal> {
         None | Some(Output::Wide) => {
             let wide = wanted.output.is_some();
             let tables = kinds.iter().zip(&keys).filter(|(_, keys)| !keys.is_empty() || kinds.len() == 1);
-            Ok(Got::Tables(tables.map(|(def, keys)| table(store, def, keys, wide, wanted.namespace.is_none())).collect()))
+            Ok(Got::Tables(
+                tables.map(|(def, keys)| table(store, def, keys, wide, wanted.namespace.is_none())).collect(),
+            ))
         }
         Some(output) => text(store, &keys.concat(), wanted.names.len() == 1 && kinds.len() == 1, output),
     }
@@ -116,9 +118,7 @@ fn manifest(slice: &Slice) -> Value {
         }
         value
     };
-    let port = |port: &crate::cluster::model::SlicePort| {
-        json!({"name": *port.name, "protocol": port.proto.name(), "port": port.port})
-    };
+    let port = |port: &crate::cluster::model::SlicePort| json!({"name": *port.name, "protocol": port.proto.name(), "port": port.port});
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -147,7 +147,8 @@ fn table(store: &Store, def: &KindDef, keys: &[Changed], wide: bool, every_names
     };
     let with_namespace = every_namespace && def.namespaced;
     let width = headings.len() + if wide { more.len() } else { 0 };
-    let headings = with_namespace.then_some("NAMESPACE").into_iter().chain(headings.iter().chain(more).take(width).copied());
+    let headings =
+        with_namespace.then_some("NAMESPACE").into_iter().chain(headings.iter().chain(more).take(width).copied());
     let line = |key: &Changed| {
         let (_, namespace, name) = super::parts(key);
         let mut cells = vec![name.to_owned()];

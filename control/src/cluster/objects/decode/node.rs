@@ -20,7 +20,11 @@ pub(super) fn node(object: core::Node, name: Text, texts: &mut Texts) -> Checked
     for (i, text) in cidrs.iter().enumerate() {
         let net = check::prefix(format_args!("{field}[{i}]"), text)?;
         if let Some(other) = pod_cidrs.iter().find(|other| super::super::taken::overlap(other, &net)) {
-            return Err(check::fault(format_args!("{field}[{i}]"), text, &format!("overlaps {other}, which stands before it")));
+            return Err(check::fault(
+                format_args!("{field}[{i}]"),
+                text,
+                &format!("overlaps {other}, which stands before it"),
+            ));
         }
         pod_cidrs.push(net);
     }

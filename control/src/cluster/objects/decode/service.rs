@@ -70,7 +70,9 @@ fn cluster_ips(kind: ServiceKind, spec: &core::ServiceSpec) -> Checked<Vec<IpAdd
         }
         ServiceKind::Headless => {
             return match all.iter().find(|ip| *ip != "None") {
-                Some(ip) => Err(check::fault("spec.clusterIPs[0]", ip, "must be that of spec.clusterIP, which is None")),
+                Some(ip) => {
+                    Err(check::fault("spec.clusterIPs[0]", ip, "must be that of spec.clusterIP, which is None"))
+                }
                 None => Ok(Vec::new()),
             };
         }

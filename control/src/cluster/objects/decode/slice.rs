@@ -25,9 +25,8 @@ pub(super) fn slice(object: discovery::EndpointSlice, id: Named, texts: &mut Tex
     let family = match &object.address_type[..] {
         "" => return Err("addressType: must be given".to_owned()),
         "FQDN" => Family::Name,
-        other => check::family("addressType", other).map_err(|_| {
-            check::fault("addressType", other, "must be IPv4, IPv6 or FQDN")
-        })?,
+        other => check::family("addressType", other)
+            .map_err(|_| check::fault("addressType", other, "must be IPv4, IPv6 or FQDN"))?,
     };
     if object.endpoints.len() > ENDPOINT_LIMIT {
         let rule = format!("may hold {ENDPOINT_LIMIT} endpoints");
