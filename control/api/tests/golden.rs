@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, Commands, CoverageTable, DropRow, Drops, Fdb, FdbRow, Output, Outputs, PortCounters, PortCountersRow,
-    PortRow, Ports, Show, ShowBridge, ShowPort, Text, Workers,
+    self, Commands, CoverageTable, DropRow, Drops, Fdb, FdbRow, Got, ObjectRow, ObjectTable, Objects, Outcome, Output,
+    Outputs, PortCounters, PortCountersRow, PortRow, Ports, Show, ShowBridge, ShowPort, Text, Workers,
 };
 use api::request::Manifest;
 use api::state::{Coverage, PortStats, WorkerState};
@@ -210,7 +210,24 @@ fn every_answer_is_written_as_it_was() {
     let counter = |name: &str, total| Coverage { name: name.into(), total };
     let coverage = CoverageTable(vec![counter("flow_miss", 10), counter("cache_divergence", 0)]);
     let commands = Commands(vec![("fdb/show".into(), "BRIDGE".into()), ("version".into(), String::new())]);
+    let outcomes = [
+        Outcome::Created,
+        Outcome::Configured,
+        Outcome::Unchanged,
+        Outcome::Deleted,
+        Outcome::Skipped("apps/v1 Deployment is nothing to a switch".into()),
+        Outcome::Refused("spec.ports[0].port: 65536: must be between 1 and 65535".into()),
+    ];
+    let objects =
+        Objects(outcomes.map(|outcome| ObjectRow { object: "service/web".into(), outcome }).into_iter().collect());
+    let headings = ["NAMESPACE", "NAME", "CIDRS"].map(str::to_owned).to_vec();
+    let rows = vec![["prod", "a", "10.0.0.0/8,fd00::/64"].map(str::to_owned).to_vec()];
+    let table = ObjectTable { headings, rows };
+    let tables = Got::Tables(vec![table.clone(), table]);
     let answers = [
+        ("get svc,pods -A", data(&|| serde_json::to_value(&tables))),
+        ("get svc", data(&|| serde_json::to_value(Got::Tables(Vec::new())))),
+        ("get svc web -o json", data(&|| serde_json::to_value(Got::Text("{}".into())))),
         ("list-br", data(&|| serde_json::to_value(&outputs))),
         ("fdb/show br0", data(&|| serde_json::to_value(fdb()))),
         ("fdb/flush", data(&|| serde_json::to_value(Text("table successfully flushed".into())))),
@@ -229,6 +246,9 @@ fn every_answer_is_written_as_it_was() {
         let printed = reply::text(&parse(line), answer.clone()).unwrap();
         text += &format!("### {line}\n{answer}\n{printed}");
     }
+    let delete = Request::from_wire("delete", json!({"kind": "svc", "names": ["web"]})).unwrap();
+    let answer = serde_json::to_value(&objects).unwrap();
+    text += &format!("### delete svc web\n{answer}\n{}", reply::text(&delete, answer.clone()).unwrap());
     compare("replies.txt", &text);
 }
 

@@ -85,8 +85,9 @@ impl Controller {
             }
             self.forget(id);
             if let Some(selector) = selector {
-                let labels = first_label(id, selector);
-                labels.into_iter().for_each(|label| drop(self.by_label.entry(label).or_default().insert(id.clone())));
+                if let Some(label) = first_label(id, selector) {
+                    self.by_label.entry(label).or_default().insert(id.clone());
+                }
                 self.selectors.insert(id.clone(), selector.clone());
                 new.entry(&id.namespace).or_default().insert(id);
             }
@@ -106,12 +107,12 @@ impl Controller {
 
     fn forget(&mut self, service: &Named) {
         let Some(selector) = self.selectors.remove(service) else { return };
-        for label in first_label(service, &selector) {
-            if let Some(services) = self.by_label.get_mut(&label) {
-                services.remove(service);
-                if services.is_empty() {
-                    self.by_label.remove(&label);
-                }
+        if let Some(label) = first_label(service, &selector)
+            && let Some(services) = self.by_label.get_mut(&label)
+        {
+            services.remove(service);
+            if services.is_empty() {
+                self.by_label.remove(&label);
             }
         }
         for name in self.pods_of.remove(service).unwrap_or_default() {

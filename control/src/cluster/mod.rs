@@ -19,6 +19,8 @@ mod endpointslices;
 pub(crate) mod manifests;
 pub(crate) mod model;
 mod objects;
+#[cfg(test)]
+mod tests;
 
 use manifests::Manifests;
 use model::Changed;

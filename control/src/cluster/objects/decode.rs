@@ -188,7 +188,7 @@ fn typed_loosely<T: DeserializeOwned>(json: &str) -> Checked<T> {
         let path = error.path().to_string();
         let why = error.into_inner().to_string();
         let why = why.split(" at line ").next().unwrap_or(&why);
-        let why: String = why.chars().take(200).flat_map(char::escape_debug).collect();
+        let why: String = why.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
         if path == "." { why } else { format!("{}: {why}", path.chars().take(200).collect::<String>()) }
     })
 }

@@ -56,6 +56,8 @@ fn yaml<'a>(document: &str, found: &mut Vec<Result<Cow<'a, str>, String>>) -> Re
     let options = serde_saphyr::options! {
         with_snippet: false,
         leading_zero_numbers_as_strings: true,
+        // YAML 1.2: `y` and `on` are text.
+        strict_booleans: true,
         budget: serde_saphyr::budget! { max_depth: DEPTH_LIMIT },
     };
     let value: serde_json::Value =
@@ -121,7 +123,7 @@ fn one_line(text: &str) -> String {
 }
 
 fn beginning(text: &str) -> String {
-    text.chars().take(120).flat_map(char::escape_debug).collect()
+    text.chars().take(120).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// An object as it is kept: compact, and with the namespace that it is in.

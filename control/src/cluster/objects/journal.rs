@@ -40,6 +40,9 @@ pub(crate) struct Journal {
     len: u64,
     /// Octets behind them, not yet answered.
     pending: u64,
+    /// Stands for a disk that is full.
+    #[cfg(test)]
+    full: bool,
 }
 
 impl Journal {
@@ -67,7 +70,14 @@ impl Journal {
         }
         let file = File::options().append(true).create(true).mode(0o600).open(&path).map_err(refusal)?;
         file.set_len(whole as u64).map_err(refusal)?;
-        let mut journal = Self { file: BufWriter::with_capacity(1 << 16, file), len: whole as u64, pending: 0, path };
+        let mut journal = Self {
+            file: BufWriter::with_capacity(1 << 16, file),
+            len: whole as u64,
+            pending: 0,
+            path,
+            #[cfg(test)]
+            full: false,
+        };
         if whole == 0 {
             journal.append(VERSION);
         }
@@ -86,6 +96,11 @@ impl Journal {
         self.append(&format!("{line}\n"));
     }
 
+    #[cfg(test)]
+    pub(crate) fn fail_next(&mut self) {
+        self.full = true;
+    }
+
     fn append(&mut self, text: &str) {
         // What fails here fails again at the flush.
         let _ = self.file.write_all(text.as_bytes());
@@ -100,6 +115,10 @@ impl Journal {
         let wanted = self.len + std::mem::take(&mut self.pending);
         let written = self.file.flush().and_then(|()| {
             let file = self.file.get_ref();
+            #[cfg(test)]
+            if std::mem::take(&mut self.full) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             if file.metadata()?.len() != wanted {
                 return Err(io::Error::other("some of it was not written"));
             }
@@ -138,7 +157,14 @@ impl Journal {
             let _ = fs::remove_file(&temporary);
             let file = File::options().append(true).create_new(true).mode(0o600).open(&temporary)?;
             let (path, file) = (self.path.clone(), BufWriter::with_capacity(1 << 16, file));
-            let mut new = Self { path, file, len: 0, pending: 0 };
+            let mut new = Self {
+                path,
+                file,
+                len: 0,
+                pending: 0,
+                #[cfg(test)]
+                full: false,
+            };
             new.append(VERSION);
             objects.for_each(|json| new.put(json));
             new.commit().map_err(io::Error::other)?;
