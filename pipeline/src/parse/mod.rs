@@ -8,12 +8,12 @@
 //!
 //! It never changes a frame, and never looks at tables: what the frame says of itself is all that is decided here.
 
-mod extension;
+pub(crate) mod extension;
 mod facts;
 mod fragment;
 mod hasher;
 mod layers;
-mod read;
+pub(crate) mod read;
 mod request;
 pub(crate) mod template;
 

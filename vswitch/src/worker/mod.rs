@@ -270,7 +270,7 @@ impl Worker {
             }
             let walks = queue.walks(sharers);
             let turn = Turn { moment, program: &snapshot.program, live, counters, now: clock.now(), walks };
-            pipeline.run_measured(burst, &turn, |step| lap(Lap::Step(step)));
+            pipeline.run_measured(burst, &turn, stash, |step| lap(Lap::Step(step)));
             transmit.send(burst, pipeline, snapshot, stash, counters, clock.now());
             lap(Lap::Tx);
         }
@@ -337,7 +337,7 @@ fn count_drop(counters: &Counters, port: PortId, verdict: Verdict) -> bool {
         Verdict::Drop(reason) => counters.dropped(port, reason),
         // Every lane was decided; one that was not is a fault of ours, and dropped like a frame with nowhere to go.
         Verdict::Pending => counters.dropped(port, DropReason::NoPort),
-        Verdict::Output(_) | Verdict::Multi(_) => return false,
+        Verdict::Output(_) | Verdict::Multi(_) | Verdict::Taken => return false,
     }
     true
 }

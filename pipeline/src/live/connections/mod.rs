@@ -3,13 +3,53 @@
 //! A connection is known by two tuples: its *original* one, as its first packet came in, and its *reply* one, as its
 //! answers come in. Without translation one is the other turned round. Workers meet the table on misses and in the
 //! sweep; a hit never does.
+//!
+//! A pod 10.1.0.5 opens a connection to the service 10.96.0.1:80, which goes to the backend 10.1.0.7:8080:
+//!
+//! | tuple | as it comes in | as it leaves |
+//! |---|---|---|
+//! | original | 10.1.0.5:40000 → 10.96.0.1:80 | 10.1.0.5:40000 → 10.1.0.7:8080 |
+//! | reply | 10.1.0.7:8080 → 10.1.0.5:40000 | 10.96.0.1:80 → 10.1.0.5:40000 |
+//!
+//! What leaves in one direction is what comes in in the other, turned round: so the two tuples are all that there is to
+//! know of a translation. The same pod that opens 10.96.0.2:80 from the same port, and is sent to the same backend, gets
+//! another source port: a reply tuple is one connection's.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `record` | the records, and how their words change |
+//! | `index` | from tuples to records |
+//! | `ledger` | free records, the shares of the ports, those that rest |
+//! | `states` | protocols: states, timeouts |
+//! | `ports` | which source ports to try |
+//! | `table` | find, commit, hear of |
+//! | `end` | kill, expire |
+//! | `view` | what is told of them |
+
+mod end;
+mod index;
+mod ledger;
+mod ports;
+mod record;
+mod states;
+mod table;
+mod view;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod race;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 
 use api::{BridgeId, PortId};
 
-use crate::live::Now;
-use crate::probe::cells::{Asked, Cells};
+pub use end::Expired;
+pub use ledger::Limits;
+pub use table::Connections;
+pub use view::View;
 
 /// What packets of one direction of a connection carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,46 +150,10 @@ pub enum Source {
 pub enum Committed {
     /// It is known from now on; translation is in its reply tuple.
     New(Found),
-    /// Its original tuple is another's, who was quicker: ask again.
+    /// Its original tuple is a living connection's, which was quicker: ask again.
     Lost,
-    /// The table, or the ingress port's share of it, is full.
+    /// The table, or the ingress port's share of it, is full. For now: never remembered.
     Full,
-    /// No source port is free.
+    /// No source port is free, as far as was looked. For now: never remembered.
     NoPort,
-}
-
-/// All connections.
-#[derive(Debug, Default)]
-pub struct Connections {}
-
-impl Connections {
-    /// The connection of a tuple. That it was asked for is noted, found or not; a decision that rests on its absence and is
-    /// to be remembered calls [`Self::rest_on_absence`] too.
-    pub fn find(&self, _tuple: &Tuple, _asked: &mut Asked<'_>) -> Option<Found> {
-        None
-    }
-
-    /// A remembered decision rests on there being no connection of this tuple: whoever makes one touches its cell. Returns
-    /// false when there is one already.
-    pub fn rest_on_absence(&self, _tuple: &Tuple) -> bool {
-        true
-    }
-
-    /// Make a connection: one operation over both tuples.
-    pub fn commit(&self, _plan: &Plan, _now: Now, _cells: &Cells) -> Committed {
-        Committed::Full
-    }
-
-    /// A packet of a connection says something of its state, and that it lives. Returns false if the name is another's now.
-    pub fn advance(&self, _name: Name, _direction: Direction, _event: Event, _now: Now) -> bool {
-        true
-    }
-
-    /// Packets of a connection were seen lately. Returns false if the name is another's now: what rests on it must go.
-    pub fn seen(&self, _name: Name, _direction: Direction, _now: Now) -> bool {
-        true
-    }
-
-    /// End one connection at once: decisions that rest on it are asked again.
-    pub fn kill(&self, _name: Name, _cells: &Cells) {}
 }

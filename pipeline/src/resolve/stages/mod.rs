@@ -2,9 +2,21 @@
 
 pub mod admit;
 pub mod bridge;
+pub mod commit;
+pub mod connection;
 pub mod deliver;
+pub mod masquerade;
+pub mod service;
 
 use crate::resolve::stage::StageDef;
 
 /// The default order of a walk.
-pub const STAGES: &[&StageDef] = &[&admit::STAGE, &bridge::STAGE, &deliver::STAGE];
+pub const STAGES: &[&StageDef] = &[
+    &admit::STAGE,
+    &connection::STAGE,
+    &service::STAGE,
+    &bridge::STAGE,
+    &masquerade::STAGE,
+    &commit::STAGE,
+    &deliver::STAGE,
+];
