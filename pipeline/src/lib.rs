@@ -207,7 +207,18 @@ impl Pipeline {
 
     /// Frames that wait here, for a neighbour or for their other fragments.
     pub fn waiting(&self) -> usize {
-        self.resolver.parked.len()
+        self.resolver.parked.len() + self.resolver.fragments.len()
+    }
+
+    /// Start `burst` anew with frames that waited and may go on; they came in by the burst's port. Returns false when there are none.
+    pub fn resume(&mut self, burst: &mut Burst) -> bool {
+        self.resolver.parked.next_burst(burst)
+    }
+
+    /// Give back every frame that waits: the worker ends.
+    pub fn clear(&mut self, stash: &mut Stash) {
+        self.resolver.parked.clear(&mut |frame| stash.give(frame));
+        self.resolver.fragments.clear(&mut |frame, _, _| stash.give(frame));
     }
 
     /// Live entries of all caches.
@@ -217,7 +228,7 @@ impl Pipeline {
 
     /// Bring a few entries' totals and trails up to date, and forget idle ones. Called between bursts: every entry is
     /// visited within a second, unless the load leaves no time for it.
-    pub fn sweep(&mut self, turn: &Turn<'_>) {
+    pub fn sweep(&mut self, turn: &Turn<'_>, stash: &mut Stash) {
         let now = turn.now.0.as_micros() as u64;
         let elapsed = now.saturating_sub(self.swept);
         if elapsed < SWEEP_INTERVAL {
@@ -225,6 +236,7 @@ impl Pipeline {
         }
         self.swept = now;
         let elapsed = elapsed.min(SWEEP_MAX);
+        self.resolver.wait(turn, stash);
         let turn = &self.as_of_the_caches(turn);
         let resolver = &mut self.resolver;
         sweep(&mut self.v4, resolver, elapsed, turn);

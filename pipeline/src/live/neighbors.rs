@@ -146,6 +146,11 @@ impl Neighbors {
         found
     }
 
+    /// The Ethernet address of a neighbour is known. Decisions that ask this hold for one frame.
+    pub fn is_known(&self, key: AddressKey) -> bool {
+        self.table.lock().rows.get(&key).is_some_and(|row| row.mac.is_some())
+    }
+
     /// A neighbour of this address is known, or asked for, behind `port`: what it says of itself was waited for. Decisions
     /// that ask this hold for one frame.
     pub fn is_expected(&self, key: AddressKey, port: PortId) -> bool {

@@ -189,6 +189,11 @@ impl Fragments {
         self.datagrams.is_empty()
     }
 
+    /// Frames that are held.
+    pub fn len(&self) -> usize {
+        self.datagrams.values().map(|datagram| datagram.held.len()).sum()
+    }
+
     /// Take a fragment. When it is the last one missing, or none is (an atomic fragment: RFC 6946), all are handed out; if
     /// not, it is held. What is not kept goes to `give`.
     pub fn take(&mut self, arrival: Arrival, now: Now, give: &mut Give<'_>) -> Option<Train> {

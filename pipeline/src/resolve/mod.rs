@@ -11,18 +11,19 @@ pub mod stage;
 pub mod stages;
 pub mod trace;
 pub mod tracking;
+mod train;
 #[cfg(test)]
 pub(crate) mod trial;
 pub mod walk;
 
 use api::PortId;
 
-use crate::burst::{Burst, Extra, Layers, Verdict, VlanEdit};
+use crate::burst::{Burst, Extra, Layers, Verdict, VlanEdit, guard};
 use crate::drop::DropReason;
-use crate::live::connections::{Committed, Event, Found, Tuple};
+use crate::live::connections::{Committed, Event, Found};
 use crate::live::meters::Meter;
 use crate::live::stations::Heard;
-use crate::parse::{self, proto};
+use crate::parse;
 use crate::probe::cache::{Cold, Decision, FlowCache, Hot};
 use crate::probe::cells::Moment;
 use crate::probe::trail::{Accounts, Trail};
@@ -46,6 +47,8 @@ pub struct Resolver {
     pub lists: Lists,
     /// What swept and evicted entries account to.
     pub accounts: Accounts,
+    /// Fragments whose others have not come.
+    pub fragments: fragments::Fragments,
     /// Frames whose next hop is asked for.
     pub parked: parked::Parked,
     /// This burst's decisions that are not kept, for those who follow: lane, verdict, tag, headers.
@@ -133,6 +136,17 @@ impl Resolver {
     ) {
         let (Some(&layers), Some(&hash)) = (burst.layers.get(lane), burst.hashes.get(lane)) else { return };
         let Some(mut frame) = burst.frames.get_mut(lane).and_then(Option::take) else { return };
+        if layers.guard & guard::FRAGMENT != 0 && court.ingress.routed {
+            let key = parse::key(court.in_port, frame.head(), &layers).masked(&court.ingress.mask);
+            // What is for a group is not tracked: each fragment goes its way.
+            if !key.eth_dst().is_group() {
+                self.fragment(frame, layers, key, court.ingress.bridge, court, &mut burst.extra, stash);
+                if let Some(verdict) = burst.verdicts.get_mut(lane) {
+                    *verdict = Verdict::Taken;
+                }
+                return;
+            }
+        }
         let (verdict, vlan) = match self.known(cache, burst, lane, frame.len(), court) {
             Some((verdict, vlan, edits)) => {
                 let fits = edits.is_empty() || edits.apply(&mut frame, &layers);
@@ -152,7 +166,7 @@ impl Resolver {
                     self.release(judgement.verdict);
                 }
                 let vlan = judgement.vlan;
-                match self.carry_out(judgement, frame, &layers, court, &mut burst.extra, stash) {
+                match self.carry_out(&judgement, frame, &layers, court, &mut burst.extra, stash) {
                     (verdict, Some(back)) => {
                         frame = back;
                         (verdict, vlan)
@@ -264,7 +278,7 @@ impl Resolver {
         let mut ending = Ending::Verdict;
         if let Some(found) = made {
             // Only now is it known where it seems to come from.
-            set_source(&mut walk.key, &found.reply.turned());
+            tracking::translate(&mut walk.key, &found.reply.turned());
         }
         let (verdict, vlan) = match next {
             Next::Deliver | Next::Continue | Next::Enter(_) => self.ways(&walk),
@@ -318,7 +332,7 @@ impl Resolver {
     /// Do to a frame what was decided. Gives it back if it is still there.
     fn carry_out(
         &mut self,
-        judgement: Judgement,
+        judgement: &Judgement,
         mut frame: Frame,
         layers: &Layers,
         court: Court<'_>,
@@ -326,21 +340,21 @@ impl Resolver {
         stash: &mut Stash,
     ) -> (Verdict, Option<Frame>) {
         let Court { in_port, turn, .. } = court;
-        let (verdict, fits) = match judgement.ending {
+        let (verdict, fits) = match &judgement.ending {
             Ending::Verdict => {
                 let fits = judgement.edits.is_empty() || judgement.edits.apply(&mut frame, layers);
                 (judgement.verdict, fits)
             }
             Ending::Related(related) => {
                 let finished = !frame.offload().is_some_and(|offload| offload.needs_csum());
-                let fits = related::translate(frame.head_mut(), layers, &related, finished)
+                let fits = related::translate(frame.head_mut(), layers, related, finished)
                     && judgement.edits.of_the_link().apply(&mut frame, layers);
                 (judgement.verdict, fits)
             }
-            Ending::Reply(reply, mac) => (self.reply(&mut frame, layers, &reply, mac, court, stash), true),
+            Ending::Reply(reply, mac) => (self.reply(&mut frame, layers, reply, *mac, court, stash), true),
             Ending::Wait(wait) => {
                 if turn.live.neighbors.solicit(wait.neighbor, wait.port, turn.now, &turn.live.cells)
-                    && let Some(request) = ask_for(&wait, stash)
+                    && let Some(request) = ask_for(wait, stash)
                 {
                     extra.push(Extra { frame: request, port: wait.port, from: in_port });
                 }
@@ -432,6 +446,24 @@ impl Resolver {
         Effects::Done(made)
     }
 
+    /// Look at what waits: what has been waited for may have come, or the time may be over.
+    pub fn wait(&mut self, turn: &Turn<'_>, stash: &mut Stash) {
+        let Turn { live, counters, now, .. } = turn;
+        if !self.parked.is_empty() {
+            self.parked.ready(live.neighbors.changes(), &|neighbor| live.neighbors.is_known(neighbor));
+            self.parked.expire(*now, &mut |expired| {
+                counters.dropped(expired.in_port, expired.reason);
+                stash.give(expired.frame);
+            });
+        }
+        if !self.fragments.is_empty() {
+            self.fragments.expire(*now, &mut |frame, port, reason| {
+                counters.dropped(port, reason);
+                stash.give(frame);
+            });
+        }
+    }
+
     /// Take a worthless entry out.
     fn discard<const N: usize>(&mut self, cache: &mut FlowCache<N>, entry: u32, key: &[u64; N], hash: u64) {
         // What it rested on is no more: there is nobody to account to.
@@ -492,16 +524,6 @@ fn ask_for(wait: &stage::Wait, stash: &mut Stash) -> Option<Frame> {
     }
     stash.give(frame);
     None
-}
-
-/// Make a key's source that of a tuple.
-fn set_source(key: &mut FlowKey, tuple: &Tuple) {
-    key.set_source(tuple.src);
-    match key.ip_proto() {
-        proto::TCP | proto::UDP | proto::SCTP => key.set_tp_src(tuple.sport),
-        proto::ICMP | proto::ICMPV6 => key.set_icmp_id(tuple.sport),
-        _ => {}
-    }
 }
 
 /// An entry goes: it accounts for what it served since the last sweep, and names its list no longer.

@@ -15,6 +15,7 @@ use api::{
 };
 
 use crate::checksum::{Sum, checksum};
+use crate::key::FlowKey;
 use crate::live::{Live, Now};
 use crate::parse;
 use crate::resolve::stage::{Next, Stage, StageDef};
@@ -33,11 +34,13 @@ pub(crate) struct Trial {
     pub(crate) live: Live,
     pub(crate) now: Now,
     stage: Box<dyn Stage>,
+    first_packet: bool,
 }
 
 impl Trial {
     pub(crate) fn new(def: &StageDef, changes: &[Change]) -> Self {
-        let mut trial = Self { live: Live::default(), now: Now::default(), stage: (def.build)() };
+        let mut trial =
+            Self { live: Live::default(), now: Now::default(), stage: (def.build)(), first_packet: def.first_packet };
         trial.apply(changes);
         trial
     }
@@ -63,8 +66,15 @@ impl Trial {
         if let tracking::Carried::Flow(tuple) = tracking::Carried::of(&walk.key, ZONE) {
             walk.tuple = Some(tuple);
         }
+        walk.asked.first_packet = self.first_packet;
         before(&mut walk);
         (self.stage.decide(&mut walk), walk)
+    }
+
+    /// What the stage decides of a frame, and what the frame is to say.
+    pub(crate) fn becomes(&self, port: u16, frame: &[u8]) -> (Next, FlowKey) {
+        let (next, walk) = self.decide(port, frame, |_| ());
+        (next, walk.key)
     }
 }
 

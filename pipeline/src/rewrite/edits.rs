@@ -165,14 +165,10 @@ impl Edits {
         self.apply_to(frame, layers, None)
     }
 
-    /// Carry them out on a fragment of a datagram whose transport header and payload are `octets` octets in all fragments
-    /// together: a checksum may depend on it. Returns false as [`Self::apply`].
-    pub fn apply_in_train(&self, frame: &mut Frame, layers: &Layers, octets: usize) -> bool {
-        self.apply_to(frame, layers, Some(octets))
-    }
-
+    /// As [`Self::apply`], for a fragment of a datagram that has `octets` octets of transport header and data in all its fragments:
+    /// a checksum may depend on it.
     #[inline]
-    fn apply_to(&self, frame: &mut Frame, layers: &Layers, octets: Option<usize>) -> bool {
+    pub fn apply_to(&self, frame: &mut Frame, layers: &Layers, octets: Option<usize>) -> bool {
         let partial = !frame.is_plain() && frame.offload().is_some_and(|offload| offload.needs_csum());
         let head = frame.head_mut();
         if self.what & MACS != 0 {
@@ -474,10 +470,7 @@ mod tests {
             let mut frame = stash.take().unwrap();
             assert!(frame.fill(octets));
             let layers = layers(octets, octets.len(), None).unwrap();
-            let done = match train {
-                Some(octets) => edits.apply_in_train(&mut frame, &layers, octets),
-                None => edits.apply(&mut frame, &layers),
-            };
+            let done = edits.apply_to(&mut frame, &layers, train);
             let octets = frame.head()[34..].to_vec();
             stash.give(frame);
             done.then_some(octets)

@@ -173,7 +173,7 @@ impl Quote {
         Tuple { zone, proto, src, dst, sport, dport }
     }
 
-    /// The transport checksum, if it is quoted and there is one: eight octets of TCP end before it.
+    /// The transport checksum, if the whole of it is quoted and there is one: eight octets of TCP end before it.
     fn sum(&self) -> Option<Sum> {
         let at = match self.proto {
             proto::TCP => 16,
@@ -266,5 +266,270 @@ impl Patch<'_> {
 fn put(head: &mut [u8], at: usize, word: u16) {
     if let Some(place) = head.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
         *place = word.to_be_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::Sum as Total;
+    use crate::live::connections::Name;
+    use crate::parse;
+    use crate::resolve::trial::{SYN, ZONE, end, network, packet, transport};
+    use proptest::prelude::*;
+
+    fn tuple(proto: u8, from: &str, to: &str) -> Tuple {
+        let ((src, sport), (dst, dport)) = (end(from), end(to));
+        Tuple { zone: ZONE, proto, src, dst, sport, dport }
+    }
+
+    /// The whole packet that a tuple tells of, without Ethernet.
+    fn whole(tuple: &Tuple) -> Vec<u8> {
+        let [high, low] = tuple.sport.to_be_bytes();
+        let payload = match tuple.proto {
+            1 => vec![8, 0, 0, 0, high, low, 0, 1, b'p', b'i', b'n', b'g'],
+            58 => vec![128, 0, 0, 0, high, low, 0, 1, b'p', b'i', b'n', b'g'],
+            47 => vec![0, 0, 8, 0, 1, 2, 3, 4],
+            proto => transport(proto, tuple.sport, tuple.dport, SYN),
+        };
+        network(tuple.src, tuple.dst, tuple.proto, &payload)
+    }
+
+    /// An error from `source` to the sender of `about`, of which it quotes so many octets at most: destination unreachable,
+    /// too big.
+    fn error(source: IpAddr, about: &Tuple, octets: usize) -> Vec<u8> {
+        let (proto, message) = match source {
+            IpAddr::V4(_) => (1, [3, 4, 0, 0, 0, 0, 5, 0x78]),
+            IpAddr::V6(_) => (58, [2, 0, 0, 0, 0, 0, 5, 0x78]),
+        };
+        let mut quote = whole(about);
+        quote.truncate(octets);
+        packet(source, about.src, proto, &[&message[..], &quote].concat())
+    }
+
+    fn layers(frame: &[u8]) -> Layers {
+        parse::layers(frame, frame.len(), None).unwrap()
+    }
+
+    /// The connection of what an error quotes, as the table finds it.
+    fn find(original: Tuple, reply: Tuple, frame: &[u8]) -> Found {
+        let asked = quoted(frame, &layers(frame), ZONE).expect("a quote").turned();
+        let direction = match asked {
+            tuple if tuple == original => Direction::Original,
+            tuple if tuple == reply => Direction::Reply,
+            tuple => panic!("no connection of {tuple:?}"),
+        };
+        Found { name: Name::default(), direction, original, reply, identities: [0; 2], answered: true }
+    }
+
+    /// What leaves of an error that comes in.
+    fn translated(original: Tuple, reply: Tuple, frame: &[u8], source: IpAddr) -> Vec<u8> {
+        let related = Related::new(&find(original, reply, frame), source);
+        let mut out = frame.to_vec();
+        assert!(translate(&mut out, &layers(frame), &related, true));
+        out
+    }
+
+    /// Original and reply tuple: to a service, masqueraded to the outside, hairpin; of both versions.
+    fn connections(proto: [u8; 2]) -> Vec<(Tuple, Tuple)> {
+        let [four, six] = proto;
+        vec![
+            (tuple(four, "10.0.0.1:4000", "10.96.0.1:80"), tuple(four, "10.0.0.2:8080", "10.0.0.1:4000")),
+            (tuple(four, "10.0.0.1:4000", "203.0.113.9:53"), tuple(four, "203.0.113.9:53", "192.0.2.1:50001")),
+            (tuple(four, "10.0.0.1:4000", "10.96.0.1:80"), tuple(four, "10.0.0.1:8080", "10.0.0.254:30000")),
+            (tuple(six, "[fd00::1]:4000", "[fd00:96::1]:80"), tuple(six, "[fd00::2]:8080", "[fd00::1]:4000")),
+            (
+                tuple(six, "[fd00::1]:4000", "[2001:db8:9::9]:53"),
+                tuple(six, "[2001:db8:9::9]:53", "[2001:db8::1]:50001"),
+            ),
+            (tuple(six, "[fd00::1]:4000", "[fd00:96::1]:80"), tuple(six, "[fd00::1]:8080", "[fd00::fe]:30000")),
+        ]
+    }
+
+    /// The same for pings: the identifier is both ports.
+    fn pings() -> Vec<(Tuple, Tuple)> {
+        let one = |tuple: Tuple, id| Tuple { sport: id, dport: id, ..tuple };
+        connections([1, 58])
+            .into_iter()
+            .map(|(original, reply)| (one(original, 700), one(reply, reply.dport)))
+            .collect()
+    }
+
+    /// How much is quoted, for a network header of so many octets: eight octets of transport (RFC 792), some more, as much as
+    /// Linux sends.
+    fn lengths(header: usize) -> [usize; 4] {
+        [header + 8, header + 18, header + 21, if header == 20 { 548 } else { 1232 }]
+    }
+
+    #[test]
+    fn v23_an_error_is_about_what_its_receiver_sent_whichever_end_it_comes_from() {
+        let all = [connections([6, 6]), connections([17, 17]), connections([132, 132]), connections([47, 47]), pings()];
+        for (mut original, mut reply) in all.concat() {
+            if original.proto == 47 {
+                for tuple in [&mut original, &mut reply] {
+                    (tuple.sport, tuple.dport) = (0, 0);
+                }
+            }
+            for octets in lengths(if original.src.is_ipv4() { 20 } else { 40 }) {
+                // The other end about what the opener sent: seen as who was spoken to.
+                let back = error(reply.src, &reply.turned(), octets);
+                let seen = error(original.dst, &original, octets);
+                assert_eq!(translated(original, reply, &back, reply.src), seen, "{original:?} {octets}");
+                // The opener about what was answered: seen as who the other end speaks to.
+                let forth = error(original.src, &original.turned(), octets);
+                let seen = error(reply.dst, &reply, octets);
+                assert_eq!(translated(original, reply, &forth, original.src), seen, "{reply:?} {octets}");
+            }
+        }
+    }
+
+    #[test]
+    fn n17_a_router_on_the_way_keeps_its_address_unless_it_stands_on_the_masqueraded_side() {
+        let router: IpAddr = [198, 51, 100, 7].into();
+        for (original, reply) in connections([6, 6]).into_iter().filter(|(tuple, _)| tuple.src.is_ipv4()) {
+            let back = error(router, &reply.turned(), 548);
+            assert_eq!(translated(original, reply, &back, router), error(router, &original, 548));
+            let forth = error(router, &original.turned(), 548);
+            let seen = if reply.dst == original.src { router } else { reply.dst };
+            assert_eq!(translated(original, reply, &forth, router), error(seen, &reply, 548));
+        }
+    }
+
+    #[test]
+    fn an_error_whose_checksum_is_left_to_the_device_holds_the_sum_of_the_new_addresses() {
+        for (original, reply) in connections([17, 17]) {
+            let (mut frame, expected) = (error(reply.src, &reply.turned(), 99), error(original.dst, &original, 99));
+            let layers = layers(&frame);
+            let l4 = usize::from(layers.l4);
+            let pseudo = |src: IpAddr, dst: IpAddr| match (src, dst) {
+                (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                    Total::pseudo6(src.octets(), dst.octets(), 58, (expected.len() - l4) as u32)
+                }
+                _ => Total::EMPTY,
+            };
+            let related = Related::new(&find(original, reply, &frame), reply.src);
+            frame[l4 + 2..l4 + 4].copy_from_slice(&pseudo(reply.src, reply.dst).folded().to_be_bytes());
+            assert!(translate(&mut frame, &layers, &related, false));
+            // What the device does.
+            let sum = Total::EMPTY.plus(&frame[l4..]).checksum();
+            frame[l4 + 2..l4 + 4].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(frame, expected);
+        }
+    }
+
+    #[test]
+    fn an_error_that_came_in_broken_leaves_broken() {
+        let (original, reply) = connections([6, 6])[0];
+        let mut frame = error(reply.src, &reply.turned(), 548);
+        let last = frame.len() - 1;
+        frame[last] ^= 1;
+        let mut seen = error(original.dst, &original, 548);
+        seen[last] ^= 1;
+        assert_eq!(translated(original, reply, &frame, reply.src), seen);
+    }
+
+    #[test]
+    fn a_udp_datagram_without_a_checksum_is_quoted_without_one() {
+        let (original, reply) = connections([17, 17])[0];
+        let without = |frame: &[u8]| {
+            let mut frame = frame.to_vec();
+            let (inner, outer) = (14 + 28 + 20 + 6, 14 + 22);
+            frame[inner..inner + 2].fill(0);
+            frame[outer..outer + 2].fill(0);
+            let sum = Total::EMPTY.plus(&frame[34..]).checksum();
+            frame[outer..outer + 2].copy_from_slice(&sum.to_be_bytes());
+            frame
+        };
+        let (frame, seen) = (error(reply.src, &reply.turned(), 548), error(original.dst, &original, 548));
+        assert_eq!(translated(original, reply, &without(&frame), reply.src), without(&seen));
+    }
+
+    #[test]
+    fn extension_headers_in_a_quote_are_passed() {
+        let (original, reply) = connections([17, 17])[3];
+        let with = |tuple: &Tuple, source| {
+            let header = [17, 0, 1, 4, 0, 0, 0, 0];
+            let mut inner = whole(tuple);
+            inner[6] = 60;
+            inner[5] += 8;
+            inner.splice(40..40, header);
+            packet(source, tuple.src, 58, &[&[1, 4, 0, 0, 0, 0, 0, 0][..], &inner].concat())
+        };
+        let frame = with(&reply.turned(), reply.src);
+        assert_eq!(translated(original, reply, &frame, reply.src), with(&original, original.dst));
+    }
+
+    #[test]
+    fn what_quotes_too_little_or_a_later_fragment_or_another_error_belongs_to_nothing() {
+        for (original, reply) in connections([6, 6]) {
+            let header = if original.src.is_ipv4() { 20 } else { 40 };
+            let of = |frame: &[u8]| quoted(frame, &layers(frame), ZONE);
+            for octets in 0..header + 4 {
+                assert_eq!(of(&error(reply.src, &original, octets)), None, "{octets}");
+            }
+            // Padding behind the packet is not quoted.
+            let mut padded = error(reply.src, &original, header + 3);
+            padded.resize(200, 1);
+            assert_eq!(of(&padded), None);
+            let whole = error(reply.src, &original, 99);
+            assert_eq!(of(&whole), Some(original));
+            let inner = 14 + header + 8;
+            if header == 20 {
+                let mut later = whole.clone();
+                later[inner + 7] = 1;
+                assert_eq!(of(&later), None);
+            }
+            let mut version = whole.clone();
+            version[inner] ^= 0x30;
+            assert_eq!(of(&version), None);
+            let mut unreachable = whole.clone();
+            unreachable[inner + if header == 20 { 9 } else { 6 }] = if header == 20 { 1 } else { 58 };
+            unreachable[inner + header] = if header == 20 { 3 } else { 1 };
+            assert_eq!(of(&unreachable), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_translated_there_and_back_is_what_it_was(
+            six: bool, number in 0usize..3, ends: [u32; 4], ports: [u16; 4], octets in 48usize..200,
+        ) {
+            let proto = [6, 17, 132][number];
+            let address = |n: u32| -> IpAddr {
+                if six { std::net::Ipv6Addr::from(0xfd00 << 112 | u128::from(n)).into() } else { std::net::Ipv4Addr::from(n).into() }
+            };
+            let [a, b, c, d] = ends.map(address);
+            let original = Tuple { zone: ZONE, proto, src: a, dst: b, sport: ports[0], dport: ports[1] };
+            let reply = Tuple { zone: ZONE, proto, src: c, dst: d, sport: ports[2], dport: ports[3] };
+            // A checksum of which one octet is quoted stays as it is.
+            prop_assume!(original != reply && (six, proto, octets) != (true, 6, 40 + 17));
+            let frame = error(reply.src, &reply.turned(), octets);
+            let there = translated(original, reply, &frame, reply.src);
+            prop_assert_eq!(&there, &error(original.dst, &original, octets));
+            let mut back = there.clone();
+            let undo = Related { quoted: reply.turned(), source: reply.src, destination: reply.dst };
+            prop_assert!(translate(&mut back, &layers(&there), &undo, true));
+            prop_assert_eq!(back, frame);
+        }
+
+        #[test]
+        fn whatever_is_quoted_nothing_goes_wrong(
+            six: bool, quote in proptest::collection::vec(any::<u8>(), 0..120), first in 0usize..4, cut in 0usize..200,
+        ) {
+            let (original, reply) = connections([6, 6])[if six { 3 } else { 0 }];
+            let (proto, versions) = if six { (58, [0x60, 0x60, 0x45, 0xff]) } else { (1, [0x45, 0x4f, 0x40, 0x60]) };
+            let mut quote = quote;
+            if let Some(octet) = quote.first_mut() {
+                *octet = versions[first];
+            }
+            let mut frame = packet(reply.src, reply.dst, proto, &[&[3, 1, 0, 0, 0, 0, 0, 0][..], &quote].concat());
+            let layers = layers(&frame);
+            let related = Related { quoted: original, source: original.dst, destination: original.src };
+            // A head that is shorter than what was parsed does not exist; it must do no harm either.
+            frame.truncate(frame.len() - cut.min(frame.len()));
+            let (before, sound) = (frame.clone(), quoted(&frame, &layers, ZONE).is_some());
+            prop_assert_eq!(translate(&mut frame, &layers, &related, true), sound);
+            prop_assert!(sound || frame == before);
+        }
     }
 }

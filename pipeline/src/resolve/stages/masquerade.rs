@@ -153,3 +153,156 @@ impl Stage for Masquerade {
         Next::Continue
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::burst::VlanEdit;
+    use crate::resolve::trial::{RST, SYN, Trial, UPLINK, endpoints, flow, icmp, ip, router};
+    use crate::resolve::walk::{Chosen, Copy};
+    use api::Delta;
+
+    fn trial_of(router: Router) -> Trial {
+        let changes = [endpoints(), vec![Change::Router(Delta::add(router))]].concat();
+        Trial::new(&STAGE, &changes)
+    }
+
+    /// What becomes of a frame that leaves by a port, after a service led to `backend`.
+    fn fate(trial: &Trial, frame: &[u8], out: PortId, backend: Option<&str>) -> (Next, Source) {
+        let (next, walk) = trial.decide(1, frame, |walk| {
+            walk.outputs.push(Copy { port: out, vlan: VlanEdit::Keep, mtu: u16::MAX });
+            if let Some(backend) = backend.map(ip) {
+                walk.key.set_destination(backend);
+                walk.service = Some(Chosen { name: "default/web".into(), backend });
+            }
+        });
+        (next, walk.source)
+    }
+
+    const POD_B: PortId = PortId(2);
+    const NODE: PortId = PortId(3);
+
+    fn seen_as(address: &str, ports: (u16, u16)) -> (Next, Source) {
+        (Next::Continue, Source::Masquerade(ip(address), ports))
+    }
+
+    #[test]
+    fn m2_m3_m4_pods_and_the_node_see_each_other_as_they_are() {
+        let trial = trial_of(router());
+        for (from, to, out) in [
+            ("10.0.0.1:1", "10.0.0.2:2", POD_B),
+            ("[fd00::1]:1", "[fd00::2]:2", POD_B),
+            ("10.0.0.1:1", "192.0.2.1:2", NODE),
+            ("192.0.2.1:1", "10.0.0.1:2", PortId(1)),
+            ("[2001:db8::1]:1", "[fd00::1]:2", PortId(1)),
+            ("192.0.2.1:1", "203.0.113.9:2", UPLINK),
+            ("203.0.113.9:1", "10.0.0.1:2", PortId(1)),
+            // To a pod whose port is not known: the frame is flooded, the uplink among its ways.
+            ("10.0.0.1:1", "10.0.0.9:2", UPLINK),
+        ] {
+            assert_eq!(fate(&trial, &flow(6, from, to, SYN), out, None), (Next::Continue, Source::Own), "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn row_1_5_1_a_pod_to_a_service_is_not_masqueraded_v3() {
+        let trial = trial_of(router());
+        for (from, to, backend) in
+            [("10.0.0.1:1", "10.96.0.1:80", "10.0.0.2"), ("[fd00::1]:1", "[fd00:96::1]:80", "fd00::2")]
+        {
+            let own = (Next::Continue, Source::Own);
+            assert_eq!(fate(&trial, &flow(6, from, to, SYN), POD_B, Some(backend)), own);
+        }
+    }
+
+    #[test]
+    fn v4_a_pod_that_is_its_own_backend_sees_the_gateway_as_does_the_node_its_own() {
+        let trial = trial_of(router());
+        for proto in [6, 17, 132] {
+            for (from, to, backend, gateway) in [
+                ("10.0.0.1:1", "10.96.0.1:80", "10.0.0.1", "10.0.0.254"),
+                ("[fd00::1]:1", "[fd00:96::1]:80", "fd00::1", "fd00::fe"),
+                ("192.0.2.1:1", "10.96.0.1:80", "192.0.2.1", "10.0.0.254"),
+            ] {
+                let frame = flow(proto, from, to, SYN);
+                assert_eq!(fate(&trial, &frame, PortId(1), Some(backend)), seen_as(gateway, (1024, 65535)));
+            }
+        }
+    }
+
+    #[test]
+    fn m8_a_pod_leaves_the_cluster_as_the_node() {
+        let trial = trial_of(Router { snat_ports: (50_000, 50_099), ..router() });
+        for (from, to, node) in [
+            ("10.0.0.1:1", "203.0.113.9:53", "192.0.2.1"),
+            ("[fd00::1]:1", "[2001:db8:9::9]:53", "2001:db8::1"),
+            // Known by its podCIDR alone: a pod that is being attached.
+            ("10.0.0.77:1", "203.0.113.9:53", "192.0.2.1"),
+        ] {
+            for proto in [6, 17, 132] {
+                let out = fate(&trial, &flow(proto, from, to, SYN), UPLINK, None);
+                assert_eq!(out, seen_as(node, (50_000, 50_099)), "{from}");
+            }
+        }
+        let ping = icmp("10.0.0.1", "203.0.113.9", 8, 1);
+        assert_eq!(fate(&trial, &ping, UPLINK, None), seen_as("192.0.2.1", (50_000, 50_099)));
+        // Rule V22: the backend of a service may be out there, too.
+        let served = flow(6, "10.0.0.1:1", "10.96.0.1:80", SYN);
+        assert_eq!(fate(&trial, &served, UPLINK, Some("203.0.113.9")), seen_as("192.0.2.1", (50_000, 50_099)));
+    }
+
+    #[test]
+    fn row_1_5_2_who_is_no_pod_comes_to_a_service_as_the_node() {
+        let trial = trial_of(router());
+        let ports = Router::SNAT_PORTS;
+        for (from, to, backend, node) in [
+            ("203.0.113.9:1", "10.96.0.1:80", "10.0.0.2", "192.0.2.1"),
+            ("[2001:db8:9::9]:1", "[fd00:96::1]:80", "fd00::2", "2001:db8::1"),
+        ] {
+            assert_eq!(fate(&trial, &flow(6, from, to, SYN), POD_B, Some(backend)), seen_as(node, ports));
+        }
+        let own = flow(6, "192.0.2.1:1", "10.96.0.1:80", SYN);
+        assert_eq!(
+            fate(&trial, &own, POD_B, Some("10.0.0.2")),
+            (Next::Continue, Source::Own),
+            "a process of the node, v20"
+        );
+        let bare = trial_of(Router { node: vec![], ..router() });
+        let foreign = flow(6, "203.0.113.9:1", "10.96.0.1:80", SYN);
+        assert_eq!(fate(&bare, &foreign, POD_B, Some("10.0.0.2")), seen_as("10.0.0.254", ports));
+    }
+
+    #[test]
+    fn a_node_without_an_address_of_the_version_lets_no_pod_out() {
+        let trial = trial_of(Router { node: vec![ip("192.0.2.1")], ..router() });
+        let out = |from, to| fate(&trial, &flow(17, from, to, 0), UPLINK, None).0;
+        assert_eq!(out("[fd00::1]:1", "[2001:db8:9::9]:53"), Next::Drop(DropReason::NoNodeAddress));
+        assert_eq!(out("10.0.0.1:1", "203.0.113.9:53"), Next::Continue);
+    }
+
+    #[test]
+    fn v24_what_belongs_to_no_connection_does_not_leave_untranslated() {
+        let trial = trial_of(router());
+        for frame in [
+            flow(6, "10.0.0.1:1", "203.0.113.9:80", RST),
+            icmp("10.0.0.1", "203.0.113.9", 0, 1),
+            icmp("10.0.0.1", "203.0.113.9", 3, 0),
+            icmp("10.0.0.1", "203.0.113.9", 13, 0),
+            icmp("fd00::1", "2001:db8:9::9", 129, 1),
+            icmp("fd00::1", "2001:db8:9::9", 1, 0),
+        ] {
+            assert_eq!(fate(&trial, &frame, UPLINK, None).0, Next::Drop(DropReason::Invalid));
+        }
+        let among_pods = icmp("10.0.0.1", "10.0.0.2", 3, 0);
+        assert_eq!(fate(&trial, &among_pods, POD_B, None), (Next::Continue, Source::Own));
+    }
+
+    #[test]
+    fn a_bridge_without_a_router_masquerades_nothing() {
+        let router = router();
+        let mut trial = trial_of(router.clone());
+        let frame = flow(6, "10.0.0.1:1", "203.0.113.9:80", SYN);
+        trial.apply(&[Change::Router(Delta::remove(router))]);
+        assert_eq!(fate(&trial, &frame, UPLINK, None), (Next::Continue, Source::Own));
+    }
+}

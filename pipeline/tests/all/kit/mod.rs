@@ -313,10 +313,10 @@ impl Bench {
     /// Some time passes, and the workers sweep.
     pub(crate) fn sweep(&mut self, time: Duration) {
         self.now = Now(self.now.0 + time);
-        let Self { live, program, now, workers, .. } = self;
+        let Self { live, program, now, workers, stash, .. } = self;
         for Worker { pipeline, counters } in workers {
             let moment = live.cells.now();
-            pipeline.sweep(&Turn { moment, program, live, counters, now: *now, walks: 0 });
+            pipeline.sweep(&Turn { moment, program, live, counters, now: *now, walks: 0 }, stash);
         }
     }
 
