@@ -108,7 +108,7 @@ impl Services {
             None => {
                 let hash = self.hasher.hash_one((tuple, walk.now.0));
                 // The product maps the high half of the hash evenly onto the backends.
-                ((hash >> 32) * row.backends.len() as u64 >> 32) as usize
+                (((hash >> 32) * row.backends.len() as u64) >> 32) as usize
             }
         };
         row.backends.get(number).copied()
