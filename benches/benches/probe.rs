@@ -13,6 +13,7 @@ use pipeline::probe::cache::{Decision, FlowCache};
 use pipeline::probe::cells::{Cells, Deps};
 use pipeline::probe::probe;
 use pipeline::raw::{Frame, HeapMemory, Memory, Pool};
+use pipeline::rewrite::edits::Edits;
 
 /// Bursts that take turns, so that a burst's own arrays do not stay in the first-level cache more than in the switch.
 const BURSTS: usize = 64;
@@ -23,7 +24,9 @@ fn hit(criterion: &mut Criterion<CpuTime>) {
         verdict: Verdict::Output(PORTS[1]),
         vlan: VlanEdit::Keep,
         guard: u32::MAX,
-        cells: Deps::default().cells(),
+        deps: Deps::default(),
+        edits: Edits::default(),
+        connection: None,
         trail: 0,
     };
     let mut group = criterion.benchmark_group("probe/hit");

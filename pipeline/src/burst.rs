@@ -9,6 +9,8 @@
 //! | `keys`, `wide`, `hashes` | parse | the masked key: its first four words, all words if the class is larger, its hash |
 //! | `verdicts` | parse (malformed), probe (hit), resolve (miss) | what becomes of the frame |
 //! | `vlans` | probe, resolve | what to do to the outer tag |
+//! | `edits` | probe | the cache entry whose edits a hit takes; done before a miss can evict it |
+//! | `extra` | resolve | frames that were made, or had waited, and leave behind this burst |
 
 use api::PortId;
 
@@ -77,7 +79,23 @@ pub enum Verdict {
     Output(PortId),
     /// Leaves by several, or in several forms: number of an interned list.
     Multi(u32),
+    /// It is not here any more: it waits, or was used up by what answers it.
+    Taken,
 }
+
+/// A frame that leaves beside the lanes of a burst.
+#[derive(Debug)]
+pub struct Extra {
+    /// The frame, edited.
+    pub frame: Frame,
+    /// Where it leaves.
+    pub port: PortId,
+    /// Where it, or what it answers, came in.
+    pub from: PortId,
+}
+
+/// An entry number that no entry has.
+pub const NO_EDITS: u32 = u32::MAX;
 
 /// What is done to the outermost 802.1Q tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -116,6 +134,12 @@ pub struct Burst {
     pub verdicts: [Verdict; LANES],
     /// What is done to their tags.
     pub vlans: [VlanEdit; LANES],
+    /// Number of the cache entry whose edits a hit takes, or [`NO_EDITS`]. Meaningless for lanes that were no hits.
+    pub edits: [u32; LANES],
+    /// Lanes of hits that end, or may end, a connection, with the entry that they hit.
+    pub closing: Vec<(u16, u32)>,
+    /// Frames beside the lanes.
+    pub extra: Vec<Extra>,
 }
 
 impl Burst {
@@ -132,6 +156,9 @@ impl Burst {
             hashes: [0; LANES],
             verdicts: [Verdict::Pending; LANES],
             vlans: [VlanEdit::Keep; LANES],
+            edits: [NO_EDITS; LANES],
+            closing: Vec::with_capacity(LANES),
+            extra: Vec::new(),
         })
     }
 

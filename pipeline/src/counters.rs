@@ -98,10 +98,14 @@ coverage! {
     cache_revalidated,
     /// An entry was older than the last change, and what it rests on had changed.
     cache_stale,
+    /// A connection was made.
+    connection_made,
     /// A copy for one of several ports was made.
     copy_made,
     /// A station was learned or moved.
     mac_learned,
+    /// An answer was sent: ARP, neighbour advertisement, ICMP error, TCP reset.
+    reply_sent,
     /// A sampled hit was walked again.
     shadow_walk,
     /// A decision was made by walking the stages.

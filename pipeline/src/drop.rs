@@ -54,6 +54,8 @@ pub enum DropReason {
     IcmpTruncated,
     /// Shorter than the ICMPv6 header.
     Icmpv6Truncated,
+    /// Neighbour discovery that RFC 4861, 7.1 has discarded: hop limit below 255, code, length, options.
+    NdMalformed,
     /// A segmentation or checksum request that does not fit the frame.
     OffloadMalformed,
 
@@ -70,6 +72,32 @@ pub enum DropReason {
     NoBridge,
     /// Larger than the out port's MTU.
     ExceedsMtu,
+    /// The hop limit ran out here.
+    TtlExceeded,
+    /// The destination's prefix belongs to this node, and nobody here has the address.
+    NoEndpoint,
+    /// No route to the destination, or one that says it is unreachable.
+    NoRoute,
+    /// The next hop did not say where it is.
+    NoNeighbor,
+    /// The route says that such packets are dropped.
+    Blackhole,
+    /// For the router, but not IP, or from or to an address that is not routed (group, loopback, link-local).
+    NotRoutable,
+    /// ARP or neighbour solicitation for an address that is behind the port it came in by.
+    ArpOwnPort,
+    /// Router discovery or redirect (RFC 4861, 4.1, 4.2, 4.5) on a bridge whose router is this switch.
+    NdRouter,
+    /// The first fragment of a datagram does not hold the whole transport header (RFC 1858, RFC 7112).
+    FragmentShort,
+    /// Fragments of a datagram overlap, or disagree on where it ends (RFC 5722).
+    FragmentOverlap,
+    /// Fragments make a datagram of more than 65,535 octets.
+    FragmentOversized,
+    /// A datagram in more fragments than are put up with.
+    FragmentExcess,
+    /// A fragment of a neighbour discovery message (RFC 6980).
+    FragmentNeighbor,
     /// An answer (TCP RST, ICMP echo reply, ICMP error) to nothing that is known, where it would have to be translated.
     Invalid,
     /// The service has no backend.
@@ -82,6 +110,12 @@ pub enum DropReason {
     NoNodeAddress,
 
     // Lacking: something ran out.
+    /// The connection table, or the in port's share of it, is full.
+    ConnectionsFull,
+    /// No source port is free for a masqueraded connection.
+    SnatPorts,
+    /// The in port had used up its share of answers.
+    ReplyLimit,
     /// The out port was full.
     TxFull,
     /// The out port is down or gone.
@@ -94,11 +128,19 @@ pub enum DropReason {
     MissOverload,
     /// The walk visited more stages than it may.
     WalkTooLong,
+    /// The other fragments of its datagram did not come in time.
+    FragmentTimeout,
+    /// The in port has more fragments under way than it may.
+    FragmentOverload,
+    /// The next hop did not say its Ethernet address.
+    NeighborUnresolved,
+    /// More frames wait for an Ethernet address than may.
+    NeighborOverload,
 }
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 41] = [
+    pub const ALL: [(Self, &'static str, &'static str); 62] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -122,6 +164,7 @@ impl DropReason {
         (Self::SctpTruncated, "sctp-truncated", "shorter than an SCTP common header"),
         (Self::IcmpTruncated, "icmp-truncated", "shorter than an ICMP header"),
         (Self::Icmpv6Truncated, "icmpv6-truncated", "shorter than an ICMPv6 header"),
+        (Self::NdMalformed, "nd-malformed", "neighbour discovery that must be discarded (RFC 4861, 7.1)"),
         (Self::OffloadMalformed, "offload-malformed", "segmentation or checksum request does not fit the frame"),
         (Self::VlanNotMember, "vlan-not-member", "the port is no member of the frame's VLAN"),
         (Self::LinkLocal, "link-local", "destination is kept by every bridge to itself"),
@@ -129,17 +172,37 @@ impl DropReason {
         (Self::NoPort, "no-port", "no port to send to"),
         (Self::NoBridge, "no-bridge", "the port is no member of a bridge"),
         (Self::ExceedsMtu, "exceeds-mtu", "larger than the out port's MTU"),
+        (Self::TtlExceeded, "ttl-exceeded", "the hop limit ran out"),
+        (Self::NoEndpoint, "no-endpoint", "nobody on this node has the address"),
+        (Self::NoRoute, "no-route", "no route to the destination"),
+        (Self::NoNeighbor, "no-neighbor", "the next hop does not answer"),
+        (Self::Blackhole, "blackhole", "the route says that such packets are dropped"),
+        (Self::NotRoutable, "not-routable", "for the router, but not of a kind that is routed"),
+        (Self::ArpOwnPort, "arp-own-port", "asks for an address that is behind its own port"),
+        (Self::NdRouter, "nd-router", "router discovery or redirect where this switch is the router"),
+        (Self::FragmentShort, "fragment-short", "first fragment does not hold the whole transport header"),
+        (Self::FragmentOverlap, "fragment-overlap", "fragments overlap or disagree on where the datagram ends"),
+        (Self::FragmentOversized, "fragment-oversized", "fragments make a datagram of more than 65535 octets"),
+        (Self::FragmentExcess, "fragment-excess", "a datagram in more than 64 fragments"),
+        (Self::FragmentNeighbor, "fragment-neighbor", "a fragment of a neighbour discovery message"),
         (Self::Invalid, "invalid", "an answer to nothing that is known, which cannot be translated"),
         (Self::NoBackend, "no-backend", "the service has no backend"),
         (Self::NoServicePort, "no-service-port", "the service has no such port"),
         (Self::UnknownService, "unknown-service", "no service has this address of a service range"),
         (Self::NoNodeAddress, "no-node-address", "the node has no address of this IP version to masquerade as"),
+        (Self::ConnectionsFull, "connections-full", "no room for another connection of the in port"),
+        (Self::SnatPorts, "snat-ports", "no source port is free for a masqueraded connection"),
+        (Self::ReplyLimit, "reply-limit", "the in port had used up its share of answers"),
         (Self::TxFull, "tx-full", "the out port was full"),
         (Self::TxDown, "tx-down", "the out port is down or gone"),
         (Self::TxError, "tx-error", "the out port's device refused the frame"),
         (Self::NoFrame, "no-frame", "the frame pool was empty"),
         (Self::MissOverload, "miss-overload", "the in port had used up its share of first packets"),
         (Self::WalkTooLong, "walk-too-long", "the decision went through more stages than it may"),
+        (Self::FragmentTimeout, "fragment-timeout", "the other fragments of its datagram did not come in time"),
+        (Self::FragmentOverload, "fragment-overload", "the in port has more fragments under way than it may"),
+        (Self::NeighborUnresolved, "neighbor-unresolved", "the next hop did not say its Ethernet address"),
+        (Self::NeighborOverload, "neighbor-overload", "more frames wait for an Ethernet address than may"),
     ];
 
     /// How many reasons there are.

@@ -32,6 +32,7 @@ pub mod key;
 pub mod live;
 pub mod offload;
 pub mod raw;
+pub mod reply;
 pub mod segment;
 pub mod tables;
 
@@ -43,7 +44,7 @@ use parse::KeyHasher;
 use probe::Tally;
 use probe::cache::FlowCache;
 use probe::cells::Moment;
-use raw::Memory;
+use raw::{Memory, Stash};
 use resolve::program::{Ingress, Program};
 use resolve::walk::Copy;
 use resolve::{Resolver, account, retire};
@@ -114,10 +115,7 @@ pub struct Pipeline {
     v6: FlowCache<8>,
     wide: FlowCache<32>,
     resolver: Resolver,
-    /// One hit in so many is walked again and compared; 0 for none.
-    shadow: u64,
-    /// Hits since the last one that was.
-    unshadowed: u64,
+    shadow: Shadow,
     /// Microseconds up to which the sweep is done.
     swept: u64,
 }
@@ -138,8 +136,7 @@ impl Pipeline {
             v6: FlowCache::new(limits.v6, memory),
             wide: FlowCache::new(limits.wide, memory),
             resolver: Resolver::default(),
-            shadow,
-            unshadowed: 0,
+            shadow: Shadow { rate: shadow, since: 0 },
             swept: 0,
         }
     }
@@ -153,13 +150,19 @@ impl Pipeline {
     /// Decide a burst. Afterwards every lane has a verdict other than `Pending`, and frames that leave by one port are
     /// as they leave. Returns how many walks it took.
     #[inline]
-    pub fn run(&mut self, burst: &mut Burst, turn: &Turn<'_>) -> usize {
-        self.run_measured(burst, turn, |_| ())
+    pub fn run(&mut self, burst: &mut Burst, turn: &Turn<'_>, stash: &mut Stash) -> usize {
+        self.run_measured(burst, turn, stash, |_| ())
     }
 
     /// As [`Self::run`]; `done` is called after each step.
     #[inline]
-    pub fn run_measured(&mut self, burst: &mut Burst, turn: &Turn<'_>, mut done: impl FnMut(Step)) -> usize {
+    pub fn run_measured(
+        &mut self,
+        burst: &mut Burst,
+        turn: &Turn<'_>,
+        stash: &mut Stash,
+        mut done: impl FnMut(Step),
+    ) -> usize {
         let moment = turn.moment;
         if moment.epoch != self.epoch {
             self.flush(turn);
@@ -178,15 +181,13 @@ impl Pipeline {
         };
         parse::parse(burst, &ingress.mask, &self.hasher);
         done(Step::Parse);
-        let resolver = &mut self.resolver;
+        let Self { v4, v6, wide, resolver, shadow, .. } = self;
+        let mut slow = Slow { resolver, shadow, ingress, turn, stash };
         let (tally, walks) = match burst.class {
-            Class::V4 => known_or_walk(&mut self.v4, resolver, burst, ingress, moment, turn, &mut done),
-            Class::V6 => known_or_walk(&mut self.v6, resolver, burst, ingress, moment, turn, &mut done),
-            Class::Wide => known_or_walk(&mut self.wide, resolver, burst, ingress, moment, turn, &mut done),
+            Class::V4 => known_or_walk(v4, burst, &mut slow, &mut done),
+            Class::V6 => known_or_walk(v6, burst, &mut slow, &mut done),
+            Class::Wide => known_or_walk(wide, burst, &mut slow, &mut done),
         };
-        if self.shadow != 0 {
-            self.compare(burst, tally.hits, ingress, moment, turn);
-        }
         rewrite::rewrite(burst);
         done(Step::Rewrite);
         let coverage = &turn.counters.coverage;
@@ -199,25 +200,25 @@ impl Pipeline {
         walks
     }
 
-    /// Walk a sampled hit again.
-    #[cold]
-    fn compare(&mut self, burst: &Burst, hits: u64, ingress: &Ingress, moment: Moment, turn: &Turn<'_>) {
-        self.unshadowed += hits;
-        if hits == 0 || self.unshadowed < self.shadow {
-            return;
-        }
-        self.unshadowed = 0;
-        let decided = |verdict: &Verdict| matches!(verdict, Verdict::Output(_) | Verdict::Multi(_));
-        let Some(lane) = burst.verdicts.iter().take(burst.len()).position(decided) else { return };
-        turn.counters.coverage.shadow_walk.add(1);
-        if self.resolver.agrees(burst, lane, ingress, moment, turn) == Some(false) {
-            turn.counters.coverage.cache_divergence.add(1);
-        }
-    }
-
     /// The ways out of a `Multi` verdict of the last burst, until the next one or a sweep.
     pub fn copies(&self, list: u32) -> &[Copy] {
         self.resolver.lists.get(list)
+    }
+
+    /// Frames that wait here, for a neighbour or for their other fragments.
+    pub fn waiting(&self) -> usize {
+        self.resolver.parked.len() + self.resolver.fragments.len()
+    }
+
+    /// Start `burst` anew with frames that waited and may go on; they came in by the burst's port. Returns false when there are none.
+    pub fn resume(&mut self, burst: &mut Burst) -> bool {
+        self.resolver.parked.next_burst(burst)
+    }
+
+    /// Give back every frame that waits: the worker ends.
+    pub fn clear(&mut self, stash: &mut Stash) {
+        self.resolver.parked.clear(&mut |frame| stash.give(frame));
+        self.resolver.fragments.clear(&mut |frame, _, _| stash.give(frame));
     }
 
     /// Live entries of all caches.
@@ -227,7 +228,7 @@ impl Pipeline {
 
     /// Bring a few entries' totals and trails up to date, and forget idle ones. Called between bursts: every entry is
     /// visited within a second, unless the load leaves no time for it.
-    pub fn sweep(&mut self, turn: &Turn<'_>) {
+    pub fn sweep(&mut self, turn: &Turn<'_>, stash: &mut Stash) {
         let now = turn.now.0.as_micros() as u64;
         let elapsed = now.saturating_sub(self.swept);
         if elapsed < SWEEP_INTERVAL {
@@ -235,6 +236,7 @@ impl Pipeline {
         }
         self.swept = now;
         let elapsed = elapsed.min(SWEEP_MAX);
+        self.resolver.wait(turn, stash);
         let turn = &self.as_of_the_caches(turn);
         let resolver = &mut self.resolver;
         sweep(&mut self.v4, resolver, elapsed, turn);
@@ -261,21 +263,67 @@ impl Pipeline {
     }
 }
 
-/// Steps two and three for one class of keys.
+/// Which hits are walked again and compared.
+#[derive(Debug)]
+struct Shadow {
+    /// One in so many; 0 for none.
+    rate: u64,
+    /// Hits since the last one that was.
+    since: u64,
+}
+
+/// What is off the hit path.
+struct Slow<'a, 'b> {
+    resolver: &'a mut Resolver,
+    shadow: &'a mut Shadow,
+    ingress: &'b Ingress,
+    turn: &'a Turn<'b>,
+    stash: &'a mut Stash,
+}
+
+/// Steps two to four for one class of keys. Hits are edited before misses are resolved: a miss may take the place of an
+/// entry, and of its edits.
 fn known_or_walk<const N: usize>(
     cache: &mut FlowCache<N>,
-    resolver: &mut Resolver,
     burst: &mut Burst,
-    ingress: &Ingress,
-    moment: Moment,
-    turn: &Turn<'_>,
+    slow: &mut Slow<'_, '_>,
     done: &mut impl FnMut(Step),
 ) -> (Tally, usize) {
-    let tally = probe::probe(cache, burst, moment, &turn.live.cells);
+    let turn = slow.turn;
+    let tally = probe::probe(cache, burst, turn.moment, &turn.live.cells);
     done(Step::Probe);
-    let walks = if tally.misses == 0 { 0 } else { resolver.resolve(cache, burst, ingress, moment, turn) };
+    if slow.shadow.rate != 0 {
+        slow.compare(cache, burst, tally.hits);
+    }
+    if !burst.closing.is_empty() {
+        Resolver::close(cache, burst, turn);
+    }
+    if tally.edited != 0 {
+        rewrite::edit(cache, burst);
+        done(Step::Rewrite);
+    }
+    let walks = if tally.misses == 0 { 0 } else { slow.resolver.resolve(cache, burst, slow.ingress, turn, slow.stash) };
     done(Step::Resolve);
     (tally, walks)
+}
+
+impl Slow<'_, '_> {
+    /// Walk a sampled hit again.
+    #[cold]
+    fn compare<const N: usize>(&mut self, cache: &FlowCache<N>, burst: &Burst, hits: u64) {
+        self.shadow.since += hits;
+        if hits == 0 || self.shadow.since < self.shadow.rate {
+            return;
+        }
+        self.shadow.since = 0;
+        let decided = |verdict: &Verdict| matches!(verdict, Verdict::Output(_) | Verdict::Multi(_));
+        let Some(lane) = burst.verdicts.iter().take(burst.len()).position(decided) else { return };
+        let turn = self.turn;
+        turn.counters.coverage.shadow_walk.add(1);
+        if self.resolver.agrees(cache, burst, lane, self.ingress, turn) == Some(false) {
+            turn.counters.coverage.cache_divergence.add(1);
+        }
+    }
 }
 
 /// The share of a cache that `micros` are worth.
@@ -283,10 +331,8 @@ fn sweep<const N: usize>(cache: &mut FlowCache<N>, resolver: &mut Resolver, micr
     let second = turn.now.second();
     let Resolver { lists, accounts, .. } = resolver;
     cache.sweep(micros, second, &mut |hot, cold, used| {
-        if used {
-            account(accounts, hot, cold, turn);
-        }
-        let stays = second.saturating_sub(cold.used) < IDLE;
+        let rests = !used || account(accounts, hot, cold, turn);
+        let stays = rests && second.saturating_sub(cold.used) < IDLE;
         if !stays {
             retire(lists, accounts, hot, cold, turn);
         }

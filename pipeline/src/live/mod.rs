@@ -2,12 +2,16 @@
 //! hit.
 
 pub mod connections;
+pub mod meters;
+pub mod neighbors;
 pub mod stations;
 
 use std::time::Duration;
 
 use crate::probe::cells::Cells;
 use connections::Connections;
+use meters::Meters;
+use neighbors::Neighbors;
 use stations::Stations;
 
 /// Everything that packets write.
@@ -19,6 +23,10 @@ pub struct Live {
     pub stations: Stations,
     /// Tracked connections.
     pub connections: Connections,
+    /// Learned neighbours.
+    pub neighbors: Neighbors,
+    /// How often the switch may speak for itself.
+    pub meters: Meters,
 }
 
 /// The time, as the caller tells it: since an arbitrary start, never going back.

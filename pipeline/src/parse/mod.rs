@@ -10,6 +10,7 @@
 
 pub(crate) mod extension;
 mod facts;
+mod fragment;
 mod hasher;
 mod layers;
 pub(crate) mod read;
@@ -18,9 +19,11 @@ pub(crate) mod template;
 
 pub(crate) use facts::is_echo;
 pub use facts::key;
+pub use fragment::{Piece, piece};
 pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
 pub(crate) use layers::{ethertype, proto};
+pub(crate) use read::{array, be16, octet};
 
 use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
 use crate::drop::DropReason;

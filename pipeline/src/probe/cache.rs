@@ -1,15 +1,15 @@
 //! The flow cache of one worker: what was decided, by masked key.
 //!
 //! ```text
-//!   bucket (one cache line)                              hot line                cold line
-//!   set s: | 8 tags | 8 entry numbers | 8 standings |  → key, generation,     →  cells, totals,
-//!                                                        action, guard,          last use, trail
-//!                                                        counters
+//!   bucket (one cache line)                              hot line              edits              cold lines
+//!   set s: | 8 tags | 8 entry numbers | 8 standings |  → key, generation,   → new headers,   →  cells, totals,
+//!                                                        action, guard,       checksum deltas   last use, trail,
+//!                                                        counters             (if any)          connection
 //! ```
 //!
 //! A key belongs to one set of eight. A look-up reads the set's line and then the hot line of the way whose tag
 //! (sixteen bits of the hash) matches, and nothing else: two lines, whatever else an entry has. Entries are dense, so
-//! memory is touched as it is needed.
+//! memory is touched as it is needed. The edits of a flow whose headers change are a third line.
 //!
 //! *Growth* is linear hashing: when there are more than two entries a set, each insertion splits two sets, so no
 //! look-up ever waits for a rehash. At two or three entries a set, fewer than one set in a thousand is full.
@@ -19,8 +19,10 @@
 
 use crate::burst::{Verdict, VlanEdit};
 use crate::drop::DropReason;
-use crate::probe::cells::{Cell, DEPS};
+use crate::live::connections::{Direction, Name};
+use crate::probe::cells::{Cell, DEPS, Deps};
 use crate::raw::{Memory, Table, match_tags, prefetch};
+use crate::rewrite::edits::Edits;
 use api::PortId;
 
 /// Ways of a set.
@@ -62,7 +64,7 @@ pub struct Hot<const N: usize> {
     pub generation: u32,
     /// The verdict, see [`pack`].
     action: u32,
-    /// What is done to the tag, see [`pack_vlan`].
+    /// What is done to the tag, see [`pack_vlan`], and in the top bits [`EDITED`], [`VOLATILE`], [`TRACKED`].
     vlan: u32,
     /// Guard: flags that must not be set in the low half; in the high half the largest size.
     pub guard: u32,
@@ -88,6 +90,18 @@ pub struct Cold {
     pub packets: u64,
     /// Octets up to the last sweep.
     pub bytes: u64,
+    /// The connection that the decision rests on; slot 0 for none.
+    pub connection: Name,
+    /// Frames go the way of its answers.
+    reply: u32,
+}
+
+impl Cold {
+    /// The connection that the decision rests on, and which way its frames go.
+    pub fn tracked(&self) -> Option<(Name, Direction)> {
+        let direction = if self.reply == 0 { Direction::Original } else { Direction::Reply };
+        (self.connection.slot != 0).then_some((self.connection, direction))
+    }
 }
 
 /// What was decided, to be put into the cache.
@@ -100,9 +114,13 @@ pub struct Decision {
     /// As in [`Hot::guard`].
     pub guard: u32,
     /// The cells asked.
-    pub cells: [Cell; DEPS],
+    pub deps: Deps,
     /// As in [`Cold::trail`].
     pub trail: u32,
+    /// What is done to the headers.
+    pub edits: Edits,
+    /// The connection that it rests on.
+    pub connection: Option<(Name, Direction)>,
 }
 
 /// Entries of keys of `N` words.
@@ -110,6 +128,7 @@ pub struct Decision {
 pub struct FlowCache<const N: usize> {
     buckets: Table<Bucket>,
     hot: Table<Hot<N>>,
+    edits: Table<Edits>,
     cold: Table<Cold>,
     /// Sets in use; a power of two and the sets already split beyond it.
     sets: usize,
@@ -130,13 +149,22 @@ pub struct FlowCache<const N: usize> {
     owed: u64,
 }
 
+/// In [`Hot::vlan`]: the headers change.
+const EDITED: u32 = 1 << 31;
+/// In [`Hot::vlan`]: the decision asked volatile tables.
+const VOLATILE: u32 = 1 << 30;
+/// In [`Hot::vlan`]: the decision rests on a connection.
+const TRACKED: u32 = 1 << 29;
+/// In [`Hot::vlan`]: all of these.
+const FLAGS: u32 = EDITED | VOLATILE | TRACKED;
+
 const KIND_SHIFT: u32 = 28;
 const PAYLOAD: u32 = (1 << KIND_SHIFT) - 1;
 
 /// A verdict in one word: kind in the top four bits.
 fn pack(verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Pending => 0,
+        Verdict::Pending | Verdict::Taken => 0,
         Verdict::Drop(reason) => 1 << KIND_SHIFT | reason.index() as u32,
         Verdict::Output(port) => 2 << KIND_SHIFT | u32::from(port.0),
         Verdict::Multi(list) => 3 << KIND_SHIFT | list & PAYLOAD,
@@ -195,7 +223,25 @@ impl<const N: usize> Hot<N> {
     /// What is done to the tag.
     #[inline]
     pub fn vlan(&self) -> VlanEdit {
-        unpack_vlan(self.vlan)
+        unpack_vlan(self.vlan & !FLAGS)
+    }
+
+    /// The headers change.
+    #[inline]
+    pub fn is_edited(&self) -> bool {
+        self.vlan & EDITED != 0
+    }
+
+    /// The decision asked volatile tables, see [`crate::probe::cells::Moment::is_current`].
+    #[inline]
+    pub fn is_volatile(&self) -> bool {
+        self.vlan & VOLATILE != 0
+    }
+
+    /// The decision rests on a connection.
+    #[inline]
+    pub fn is_tracked(&self) -> bool {
+        self.vlan & TRACKED != 0
     }
 
     /// Count a frame. Returns true for the second hit: the first frame made the entry.
@@ -225,6 +271,7 @@ impl<const N: usize> FlowCache<N> {
         let limit = (entries / 2).next_power_of_two().clamp(FIRST, FIRST << 8);
         let buckets = Table::new(memory(limit * size_of::<Bucket>()));
         let hot = Table::new(memory(entries * size_of::<Hot<N>>()));
+        let edits = Table::new(memory(entries * size_of::<Edits>()));
         let cold = Table::new(memory(entries * size_of::<Cold>()));
         // What the memory really holds decides, not what was asked for.
         let limit = limit.min(buckets.len());
@@ -232,6 +279,7 @@ impl<const N: usize> FlowCache<N> {
         Self {
             buckets,
             hot,
+            edits,
             cold,
             sets,
             mask: sets.next_power_of_two() - 1,
@@ -294,7 +342,21 @@ impl<const N: usize> FlowCache<N> {
         self.hot.get_mut(entry as usize)
     }
 
-    /// The cold line of an entry.
+    /// Ask for the edits of an entry.
+    #[inline]
+    pub fn prefetch_edits(&self, entry: u32) {
+        if let Some(edits) = self.edits.get(entry as usize) {
+            prefetch(edits);
+        }
+    }
+
+    /// The edits of an entry that [`Hot::is_edited`].
+    #[inline]
+    pub fn edits(&self, entry: u32) -> Option<&Edits> {
+        self.edits.get(entry as usize)
+    }
+
+    /// The cold lines of an entry.
     #[inline]
     pub fn cold(&self, entry: u32) -> Option<&Cold> {
         self.cold.get(entry as usize)
@@ -356,12 +418,13 @@ impl<const N: usize> FlowCache<N> {
             }
             None => self.make_room(hash, evicted),
         };
+        let room = self.room();
         let Some(bucket) = self.buckets.get_mut(set) else { return NONE };
         let (Some(tag), Some(number)) = (bucket.tags.get_mut(way), bucket.entries.get_mut(way)) else { return NONE };
         if *tag == 0 {
             let Some(fresh) = self.free.pop().or_else(|| {
                 let fresh = self.fresh;
-                ((fresh as usize) < self.hot.len().min(self.cold.len())).then(|| {
+                ((fresh as usize) < room).then(|| {
                     self.fresh += 1;
                     fresh
                 })
@@ -379,19 +442,39 @@ impl<const N: usize> FlowCache<N> {
         let (Some(hot), Some(cold)) = (self.hot.get_mut(entry as usize), self.cold.get_mut(entry as usize)) else {
             return NONE;
         };
+        let edited = !decision.edits.is_empty();
         *hot = Hot {
             key,
             generation,
             action: pack(decision.verdict),
-            vlan: pack_vlan(decision.vlan),
+            vlan: pack_vlan(decision.vlan)
+                | if edited { EDITED } else { 0 }
+                | if decision.deps.is_volatile() { VOLATILE } else { 0 }
+                | if decision.connection.is_some() { TRACKED } else { 0 },
             guard: decision.guard,
             bytes: 0,
             packets: 0,
             _pad: 0,
         };
-        let (cells, trail) = (decision.cells, decision.trail);
-        *cold = Cold { cells, packets: 0, bytes: 0, used: second, trail };
+        let (connection, direction) = decision.connection.unwrap_or((Name::default(), Direction::Original));
+        *cold = Cold {
+            cells: decision.deps.cells(),
+            used: second,
+            trail: decision.trail,
+            packets: 0,
+            bytes: 0,
+            connection,
+            reply: u32::from(direction == Direction::Reply),
+        };
+        if edited && let Some(edits) = self.edits.get_mut(entry as usize) {
+            *edits = decision.edits;
+        }
         entry
+    }
+
+    /// Entries that there is memory for.
+    fn room(&self) -> usize {
+        self.hot.len().min(self.edits.len()).min(self.cold.len())
     }
 
     fn retire(&self, entry: u32, evicted: &mut dyn FnMut(&Hot<N>, &Cold)) {
@@ -405,7 +488,7 @@ impl<const N: usize> FlowCache<N> {
     fn make_room(&mut self, hash: u64, evicted: &mut dyn FnMut(&Hot<N>, &Cold)) -> (usize, usize) {
         let set = self.set_of(hash);
         let has_room = self.buckets.get(set).is_some_and(|bucket| bucket.tags.contains(&0));
-        let exhausted = self.free.is_empty() && self.fresh as usize >= self.hot.len().min(self.cold.len());
+        let exhausted = self.free.is_empty() && self.fresh as usize >= self.room();
         if !has_room || exhausted {
             self.turn = self.turn.wrapping_add(1);
             let around = if has_room { self.sets.min(NEIGHBOURS) } else { 1 };
@@ -551,7 +634,15 @@ mod tests {
 
     fn decision(i: u64) -> Decision {
         let verdict = Verdict::Output(PortId(i as u16));
-        Decision { verdict, vlan: VlanEdit::Keep, guard: u32::MAX << 16, cells: Default::default(), trail: 0 }
+        Decision {
+            verdict,
+            vlan: VlanEdit::Keep,
+            guard: u32::MAX << 16,
+            deps: Deps::default(),
+            trail: 0,
+            edits: Edits::default(),
+            connection: None,
+        }
     }
 
     fn put(cache: &mut FlowCache<4>, i: u64) -> u32 {
@@ -643,6 +734,7 @@ mod tests {
 
     #[test]
     fn a_hot_line_of_a_four_word_key_is_one_cache_line_and_so_is_a_set() {
-        assert_eq!((size_of::<Hot<4>>(), size_of::<Cold>(), size_of::<Bucket>()), (64, 64, 64));
+        assert_eq!((size_of::<Hot<4>>(), size_of::<Edits>(), size_of::<Bucket>()), (64, 64, 64));
+        assert_eq!((size_of::<Cold>(), std::mem::offset_of!(Cold, packets)), (128, 64), "a change looks at one line");
     }
 }

@@ -8,7 +8,7 @@ pub mod cache;
 pub mod cells;
 pub mod trail;
 
-use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
+use crate::burst::{Burst, LANES, Layers, NO_EDITS, Verdict, VlanEdit, guard};
 use crate::key::Class;
 use crate::raw::Frame;
 use cache::{FlowCache, NONE};
@@ -25,13 +25,15 @@ pub struct Tally {
     pub revalidated: u64,
     /// Of the misses: entries that a change had made worthless.
     pub stale: u64,
+    /// Of the hits: those whose headers change.
+    pub edited: u64,
 }
 
 /// What one entry says of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The decision holds.
-    Hit { verdict: Verdict, vlan: VlanEdit, revalidated: bool },
+    Hit { entry: u32, verdict: Verdict, vlan: VlanEdit, revalidated: bool },
     /// A change has made the entry worthless.
     Stale,
     /// It is another flow's, or its guard does not admit the frame.
@@ -59,7 +61,7 @@ pub(crate) fn ask<const N: usize>(
         return Answer::No;
     }
     let made = Moment { generation: hot.generation, ..moment };
-    let revalidated = made != moment;
+    let revalidated = !moment.is_current(hot.generation, hot.is_volatile());
     if revalidated && !cache.cold(entry).is_some_and(|cold| cells.unchanged_since(&cold.cells, made)) {
         return Answer::Stale;
     }
@@ -73,7 +75,7 @@ pub(crate) fn ask<const N: usize>(
     if promoted {
         cache.promote(key, hash);
     }
-    Answer::Hit { verdict, vlan, revalidated }
+    Answer::Hit { entry, verdict, vlan, revalidated }
 }
 
 /// Look all pending lanes up.
@@ -87,38 +89,52 @@ pub fn probe<const N: usize>(cache: &mut FlowCache<N>, burst: &mut Burst, moment
         *place = cache.candidate(*place, *hash);
     }
     let mut tally = Tally::default();
-    let Burst { keys, wide, hashes, frames, layers, verdicts, vlans, .. } = burst;
+    let Burst { keys, wide, hashes, frames, layers, verdicts, vlans, edits, closing, .. } = burst;
+    closing.clear();
     let facts = frames.iter().zip(hashes.iter()).zip(layers.iter());
-    let rest = places.iter().zip(facts).zip(verdicts.iter_mut().zip(vlans)).take(lanes);
-    let mut lane = |key: &[u64; N], ((&place, ((frame, &hash), layers)), (verdict, vlan)): Lane<'_>| {
-        if *verdict != Verdict::Pending {
-            return;
-        }
-        let octets = frame.as_ref().map_or(0, Frame::len);
-        // The common case, without a call: this flow, decided under what is in force, and fit for this frame.
-        if let Some(hot) = cache.hot(place)
-            && hot.key == *key
-            && hot.generation == moment.generation
-            && hot.admits(layers.guard)
-        {
-            let promoted = hot.count(octets);
-            (*verdict, *vlan) = (hot.verdict(), hot.vlan());
-            tally.hits += 1;
-            if promoted {
-                cache.promote(key, hash);
+    let outcomes = verdicts.iter_mut().zip(vlans).zip(edits);
+    let rest = places.iter().zip(facts).zip(outcomes).take(lanes).enumerate();
+    let mut lane =
+        |key: &[u64; N], (number, ((&place, ((frame, &hash), layers)), ((verdict, vlan), edit))): Lane<'_>| {
+            *edit = NO_EDITS;
+            if *verdict != Verdict::Pending {
+                return;
             }
-            return;
-        }
-        match again(cache, place, (key, hash), layers.guard, octets, moment, cells) {
-            Answer::Hit { verdict: decided, vlan: edit, revalidated } => {
-                (*verdict, *vlan) = (decided, edit);
+            let octets = frame.as_ref().map_or(0, Frame::len);
+            // The common case, without a call: this flow, decided under what is in force, and fit for this frame.
+            let mut entry = place;
+            if let Some(hot) = cache.hot(place)
+                && hot.key == *key
+                && moment.is_current(hot.generation, hot.is_volatile())
+                && hot.admits(layers.guard)
+            {
+                let promoted = hot.count(octets);
+                (*verdict, *vlan) = (hot.verdict(), hot.vlan());
                 tally.hits += 1;
-                tally.revalidated += u64::from(revalidated);
+                if promoted {
+                    cache.promote(key, hash);
+                }
+            } else {
+                match again(cache, place, (key, hash), layers.guard, octets, moment, cells) {
+                    Answer::Hit { entry: found, verdict: decided, vlan: tag, revalidated } => {
+                        (entry, *verdict, *vlan) = (found, decided, tag);
+                        tally.hits += 1;
+                        tally.revalidated += u64::from(revalidated);
+                    }
+                    Answer::Stale => return (tally.stale, tally.misses) = (tally.stale + 1, tally.misses + 1),
+                    Answer::No => return tally.misses += 1,
+                }
             }
-            Answer::Stale => (tally.stale, tally.misses) = (tally.stale + 1, tally.misses + 1),
-            Answer::No => tally.misses += 1,
-        }
-    };
+            let Some(hot) = cache.hot(entry) else { return };
+            if hot.is_tracked() && layers.guard & guard::FIN_RST != 0 {
+                closing.push((number as u16, entry));
+            }
+            if hot.is_edited() {
+                tally.edited += 1;
+                *edit = entry;
+                cache.prefetch_edits(entry);
+            }
+        };
     if N == Class::V4.words() {
         keys.iter().filter_map(|key| key.first_chunk()).zip(rest).for_each(|(key, rest)| lane(key, rest));
     } else {
@@ -128,7 +144,9 @@ pub fn probe<const N: usize>(cache: &mut FlowCache<N>, burst: &mut Burst, moment
 }
 
 /// What the last pass needs of a lane beside its key.
-type Lane<'a> = ((&'a u32, ((&'a Option<Frame>, &'a u64), &'a Layers)), (&'a mut Verdict, &'a mut VlanEdit));
+type Lane<'a> = (usize, ((&'a u32, ((&'a Option<Frame>, &'a u64), &'a Layers)), Outcome<'a>));
+/// What it sets.
+type Outcome<'a> = ((&'a mut Verdict, &'a mut VlanEdit), &'a mut u32);
 
 /// What is not the common case: an older decision, another flow under the same tag, no entry at all.
 #[cold]

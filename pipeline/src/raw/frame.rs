@@ -450,6 +450,14 @@ impl Stash {
         self.free.push(SlotBox(Slot(frame.slot)));
     }
 
+    /// Take off a frame what does not belong to an answer in its place: the spill, and what was left to be done.
+    pub fn strip(&mut self, frame: &mut Frame) {
+        if let Some(spill) = frame.detach() {
+            self.give_spill(spill);
+        }
+        frame.set_offload(Offload::NONE);
+    }
+
     /// The oldest slots go back to the shared list; what is used next is still in the cache.
     #[cold]
     fn overflow(&mut self) {

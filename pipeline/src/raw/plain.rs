@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use super::Memory;
 use crate::probe::cache::{Bucket, Cold, Hot};
+use crate::rewrite::edits::Edits;
 
 /// Types for which all bits zero is a value, and which need no destructor.
 ///
@@ -19,6 +20,8 @@ unsafe impl Plain for Bucket {}
 unsafe impl<const N: usize> Plain for Hot<N> {}
 // SAFETY: integers and arrays of integers only; alignment 64.
 unsafe impl Plain for Cold {}
+// SAFETY: integers and arrays of integers only; alignment 64.
+unsafe impl Plain for Edits {}
 
 /// A slice of `T` in memory of its own.
 pub struct Table<T: Plain> {

@@ -24,6 +24,8 @@ pub struct Ingress {
     pub mask: KeyMask,
     /// The bridge that it belongs to.
     pub bridge: api::BridgeId,
+    /// That bridge has a router.
+    pub routed: bool,
 }
 
 /// Every stage's tables.
@@ -99,7 +101,7 @@ impl Program {
     fn ingress_of(&self, port: PortId, bridge: BridgeId) -> Ingress {
         let routed = self.routed.contains(&bridge);
         let mask = self.stages.iter().fold(KeyMask::EMPTY, |mask, stage| mask.union(&stage.mask(port, routed)));
-        Ingress { mask, bridge }
+        Ingress { mask, bridge, routed }
     }
 
     /// An ingress port; `None` if there is none of that number.

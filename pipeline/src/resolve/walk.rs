@@ -5,7 +5,7 @@
 //! | `start`, `layers` | the walk's start | every stage |
 //! | `key` | the walk's start; stages that translate or route | every stage |
 //! | `live`, `asked`, `now` | the walk's start | every stage |
-//! | `bridge`, `vlan`, `routed` | admit | the stages behind it |
+//! | `bridge`, `vlan`, `routed`, `router` | admit | the stages behind it |
 //! | `tuple`, `connection`, `related` | connection | the stages behind it; `related` the end |
 //! | `service` | service | masquerade, commit |
 //! | `source` | masquerade | commit |
@@ -13,7 +13,7 @@
 //! | `outputs` | route, bridge, service | deliver |
 //! | `guard` | deliver, connection, route | the cache |
 //! | `effects`, `trail` | bridge, connection, commit, neighbor | effects, the cache |
-//! | `transient` | any stage | the cache |
+//! | `transient`, `looked` | any stage | the cache |
 //! | `steps` | any stage, by `say` | trace |
 //!
 //! *Translation and routing change `key`*: it is what the frame's headers are to say when it leaves. The edits are the
@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::state::TraceStep;
-use api::{AddressKey, BridgeId, MacAddr, PortId};
+use api::{AddressKey, BridgeId, MacAddr, PortId, Router};
 
 use crate::burst::{Layers, VlanEdit, guard};
 use crate::key::FlowKey;
@@ -107,8 +107,10 @@ pub struct Walk<'a> {
     pub bridge: BridgeId,
     /// The VLAN of the frame within the bridge.
     pub vlan: u16,
-    /// The bridge has a router: its IP traffic is tracked.
+    /// The bridge has a router: its IP traffic is routed and tracked.
     pub routed: bool,
+    /// That router.
+    pub router: Option<Arc<Router>>,
     /// What the frame carries, if it can belong to a connection.
     pub tuple: Option<Tuple>,
     /// The connection it belongs to.
@@ -131,8 +133,10 @@ pub struct Walk<'a> {
     pub effects: Vec<Effect>,
     /// What later hits must account to.
     pub trail: Trail,
-    /// The decision holds for this frame only.
+    /// The decision is not remembered.
     pub transient: bool,
+    /// The decision holds for this very frame, not even for others of its key.
+    pub looked: bool,
     /// What the stages say of themselves; `None` when nobody listens.
     pub steps: Option<Vec<TraceStep>>,
     /// The frame's first segment, for [`Self::frame`].
@@ -152,6 +156,7 @@ impl<'a> Walk<'a> {
             bridge: BridgeId::default(),
             vlan: 0,
             routed: false,
+            router: None,
             tuple: None,
             connection: None,
             related: None,
@@ -164,6 +169,7 @@ impl<'a> Walk<'a> {
             effects: Vec::new(),
             trail: Trail::None,
             transient: false,
+            looked: false,
             steps: None,
             head,
         }
@@ -172,7 +178,7 @@ impl<'a> Walk<'a> {
     /// The frame itself, its first segment at least to the end of the headers. Whoever looks at it decides for this frame
     /// only: there is more in it than the key has.
     pub fn frame(&mut self) -> &'a [u8] {
-        self.transient = true;
+        (self.transient, self.looked) = (true, true);
         self.head
     }
 

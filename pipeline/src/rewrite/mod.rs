@@ -1,10 +1,13 @@
 //! rewrite: apply what was decided to the frames themselves.
 
+pub mod edits;
 pub mod related;
+pub mod sctp;
 
-use crate::burst::{Burst, Verdict, VlanEdit};
+use crate::burst::{Burst, NO_EDITS, Verdict, VlanEdit};
 use crate::drop::DropReason;
 use crate::offload::Offload;
+use crate::probe::cache::FlowCache;
 use crate::raw::Frame;
 
 /// Octets of the two Ethernet addresses, which stay in front of a tag.
@@ -24,6 +27,22 @@ pub fn rewrite(burst: &mut Burst) {
         }
         if let Some(frame) = frame
             && !vlan(frame, edit)
+        {
+            *verdict = Verdict::Drop(DropReason::NoFrame);
+        }
+    }
+}
+
+/// Edit the headers of the lanes that hit an entry with edits.
+pub fn edit<const N: usize>(cache: &FlowCache<N>, burst: &mut Burst) {
+    let lanes = burst.len();
+    let lanes = burst.frames.iter_mut().zip(&burst.layers).zip(&burst.edits).zip(&mut burst.verdicts).take(lanes);
+    for (((frame, layers), &entry), verdict) in lanes {
+        if entry == NO_EDITS {
+            continue;
+        }
+        if let (Some(frame), Some(edits)) = (frame, cache.edits(entry))
+            && !edits.apply(frame, layers)
         {
             *verdict = Verdict::Drop(DropReason::NoFrame);
         }

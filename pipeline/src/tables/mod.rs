@@ -1,8 +1,11 @@
 //! What stages keep their programmed facts in. Every table is read through [`crate::probe::cells::Asked`], which notes
 //! what was asked, and written through [`crate::probe::cells::Touched`], which notes what changed: there is no other way.
 
+mod chunks;
 pub mod exact;
 pub mod maglev;
+pub mod prefix;
 
 pub use exact::Exact;
 pub use maglev::Maglev;
+pub use prefix::Prefixes;

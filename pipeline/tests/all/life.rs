@@ -296,10 +296,10 @@ fn a_burst_that_began_before_the_generations_ran_out_believes_nothing_that_was_r
     bench.jump(SECOND);
     bench.send(3, &eth(BROADCAST, mac(2)));
     while bench.live.cells.now().generation != u32::MAX {
-        bench.live.cells.change(|touched| touched.touch(pipeline::probe::cells::TableName("elsewhere"), 0));
+        bench.live.cells.change(|touched| touched.touch(pipeline::probe::cells::TableName::new("elsewhere"), 0));
     }
     bench.moment = Some(bench.live.cells.now());
-    bench.live.cells.change(|touched| touched.touch(pipeline::probe::cells::TableName("elsewhere"), 0));
+    bench.live.cells.change(|touched| touched.touch(pipeline::probe::cells::TableName::new("elsewhere"), 0));
     assert_eq!(bench.send(1, &frame).ports(), [3]);
 }
 

@@ -29,7 +29,8 @@ const CHOICES: &[(&str, Field)] =
 #[derive(Clone, Debug, Default)]
 struct Choose(BTreeMap<PortId, Field>);
 
-const CHOOSE: StageDef = StageDef { name: "choose", help: "which way?", build: || Box::<Choose>::default() };
+const CHOOSE: StageDef =
+    StageDef { name: "choose", help: "which way?", first_packet: false, build: || Box::<Choose>::default() };
 
 impl Stage for Choose {
     fn clone_box(&self) -> Box<dyn Stage> {
@@ -47,7 +48,7 @@ impl Stage for Choose {
         }
     }
 
-    fn mask(&self, port: PortId) -> KeyMask {
+    fn mask(&self, port: PortId, _routed: bool) -> KeyMask {
         FlowKey::mask(&[Field::IN_PORT, self.0.get(&port).copied().unwrap_or(Field::IN_PORT)])
     }
 
@@ -169,7 +170,7 @@ impl Stage for Plain {
 
     fn apply(&mut self, _changes: &[Change], _touched: &mut Touched<'_>) {}
 
-    fn mask(&self, _port: PortId) -> KeyMask {
+    fn mask(&self, _port: PortId, _routed: bool) -> KeyMask {
         FlowKey::mask(self.mask)
     }
 
@@ -182,6 +183,7 @@ impl Stage for Plain {
 const ROUTE: StageDef = StageDef {
     name: "route",
     help: "where to?",
+    first_packet: false,
     build: || {
         Box::new(Plain {
             mask: &[Field::IN_PORT],
@@ -200,6 +202,7 @@ const ROUTE: StageDef = StageDef {
 const TRANSLATE: StageDef = StageDef {
     name: "translate",
     help: "to whom?",
+    first_packet: false,
     build: || {
         Box::new(Plain {
             mask: &[Field::TP_DST],
@@ -236,18 +239,21 @@ fn a_walk_that_enters_an_earlier_stage_leaves_one_entry() {
 const AGAIN: StageDef = StageDef {
     name: "again",
     help: "again?",
+    first_packet: false,
     build: || Box::new(Plain { mask: &[Field::IN_PORT], decide: |_| Next::Enter("again") }),
 };
 
 const ASTRAY: StageDef = StageDef {
     name: "astray",
     help: "whither?",
+    first_packet: false,
     build: || Box::new(Plain { mask: &[Field::IN_PORT], decide: |_| Next::Enter("nowhere") }),
 };
 
 const ON: StageDef = StageDef {
     name: "on",
     help: "and on",
+    first_packet: false,
     build: || Box::new(Plain { mask: &[Field::IN_PORT], decide: |_| Next::Continue }),
 };
 
@@ -274,6 +280,7 @@ static WHIM: AtomicU16 = AtomicU16::new(10);
 const WHIMSICAL: StageDef = StageDef {
     name: "whimsical",
     help: "where to, today?",
+    first_packet: false,
     build: || {
         Box::new(Plain {
             mask: &[Field::IN_PORT],
@@ -301,6 +308,7 @@ fn the_shadow_tells_of_a_cached_verdict_that_a_walk_would_not_give() {
 const SNEAK: StageDef = StageDef {
     name: "sneak",
     help: "what nobody may see",
+    first_packet: false,
     build: || {
         Box::new(Plain {
             mask: &[Field::IN_PORT],

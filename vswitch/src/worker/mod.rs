@@ -22,7 +22,7 @@ use crossbeam::utils::CachePadded;
 use pipeline::burst::{Burst, Verdict};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
-use pipeline::live::Live;
+use pipeline::live::{Live, Now};
 use pipeline::probe::cells::Moment;
 use pipeline::raw::{Stash, ticks};
 use pipeline::resolve::program::Program;
@@ -228,13 +228,17 @@ impl Worker {
             busy += usize::from(taken != 0);
         }
         self.busy = busy;
-        let Self { reader, live, counters, pipeline, stash, transmit, clock, .. } = self;
+        let Self { reader, live, counters, pipeline, burst, stash, transmit, clock, .. } = self;
         let (moment, snapshot) = in_force(reader, live);
         if transmit.is_waiting() {
             transmit.retry(snapshot, stash, counters, clock.now());
         }
         let turn = Turn { moment, program: &snapshot.program, live, counters, now: clock.now(), walks: 0 };
-        pipeline.sweep(&turn);
+        pipeline.sweep(&turn, stash);
+        while pipeline.waiting() != 0 && pipeline.resume(burst) {
+            let mut way = Way { reader, live, counters, pipeline, stash, transmit, now: clock.now() };
+            way.carry(burst, usize::MAX, &mut lap);
+        }
         let end = ticks();
         let spent = end.wrapping_sub(start);
         if frames == 0 {
@@ -259,7 +263,7 @@ impl Worker {
         let frames = burst.len();
         lap(Lap::Rx);
         if frames != 0 {
-            let (moment, snapshot) = in_force(reader, live);
+            let snapshot = in_force(reader, live).1;
             let octets: usize = burst.frames.iter().take(frames).flatten().map(pipeline::raw::Frame::len).sum();
             let counts = counters.port(port);
             counts.rx_packets.add(frames as u64);
@@ -269,10 +273,8 @@ impl Worker {
                 snapshot.captures.ingress(burst);
             }
             let walks = queue.walks(sharers);
-            let turn = Turn { moment, program: &snapshot.program, live, counters, now: clock.now(), walks };
-            pipeline.run_measured(burst, &turn, |step| lap(Lap::Step(step)));
-            transmit.send(burst, pipeline, snapshot, stash, counters, clock.now());
-            lap(Lap::Tx);
+            let mut way = Way { reader, live, counters, pipeline, stash, transmit, now: clock.now() };
+            way.carry(burst, walks, lap);
         }
         queue.charge(ticks().wrapping_sub(start));
         match result {
@@ -305,6 +307,7 @@ impl Worker {
                     let _ = done.send(self.queues.remove(port));
                 }
                 Command::Stop => {
+                    self.pipeline.clear(&mut self.stash);
                     self.transmit.abandon(&mut self.stash, &self.counters);
                     self.reader.sleep();
                     return false;
@@ -331,13 +334,37 @@ impl Worker {
     }
 }
 
+/// What carries a burst from its queue to its ways out.
+struct Way<'a> {
+    reader: &'a mut Reader<Snapshot>,
+    live: &'a Live,
+    counters: &'a Counters,
+    pipeline: &'a mut Pipeline,
+    stash: &'a mut Stash,
+    transmit: &'a mut Transmit,
+    now: Now,
+}
+
+impl Way<'_> {
+    /// Decide a burst, making at most `walks` walks, and send it.
+    #[inline]
+    fn carry(&mut self, burst: &mut Burst, walks: usize, lap: &mut impl FnMut(Lap)) {
+        let Self { reader, live, counters, pipeline, stash, transmit, now } = self;
+        let (moment, snapshot) = in_force(reader, live);
+        let turn = Turn { moment, program: &snapshot.program, live, counters, now: *now, walks };
+        pipeline.run_measured(burst, &turn, stash, |step| lap(Lap::Step(step)));
+        transmit.send(burst, pipeline, snapshot, stash, counters, *now);
+        lap(Lap::Tx);
+    }
+}
+
 /// Count the lanes that are dropped, by reason.
 fn count_drop(counters: &Counters, port: PortId, verdict: Verdict) -> bool {
     match verdict {
         Verdict::Drop(reason) => counters.dropped(port, reason),
         // Every lane was decided; one that was not is a fault of ours, and dropped like a frame with nowhere to go.
         Verdict::Pending => counters.dropped(port, DropReason::NoPort),
-        Verdict::Output(_) | Verdict::Multi(_) => return false,
+        Verdict::Output(_) | Verdict::Multi(_) | Verdict::Taken => return false,
     }
     true
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::PortId;
 use pipeline::Pipeline;
-use pipeline::burst::{Burst, Layers, Verdict, guard};
+use pipeline::burst::{Burst, Extra, Layers, Verdict, guard};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::Now;
@@ -94,6 +94,9 @@ impl Transmit {
                     stash.give(frame);
                 }),
             }
+        }
+        for Extra { frame, port, from } in burst.extra.drain(..) {
+            self.queue(port, std::iter::once(frame), from, snapshot, stash, counters);
         }
         let mut dirty = std::mem::take(&mut self.dirty);
         for port in dirty.drain(..) {

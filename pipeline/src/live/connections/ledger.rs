@@ -236,7 +236,7 @@ impl Ledger {
         let slot = self.book(port)?.oldest;
         let incarnation = self.place(slot).filter(|_| slot != 0)?.incarnation;
         let name = Name { slot, incarnation };
-        // It may be being written, or be answered in this moment.
+        // It may be about to be published.
         die(name).then(|| self.died(name, second))
     }
 

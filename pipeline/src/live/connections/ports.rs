@@ -47,10 +47,12 @@ pub(super) fn replies(plan: &Plan, random: impl Fn(u32) -> u64) -> impl Iterator
     let kept = if kind == Kind::Nothing { Some(plan.original.sport) } else { kept };
     // The product maps the low half of the number evenly onto the range.
     let drawn = move |number: u64| (((number & 0xffff_ffff) * u64::from(width)) >> 32) as u32;
-    let start = drawn(random(0));
-    let randoms = (1..=tries).map(move |i| drawn(random(i)));
-    let sequence = (0..scan).map(move |i| (start + i) % width.max(1));
-    let ports = randoms.chain(sequence).map(move |offset| (u32::from(first) + offset) as u16);
+    // Lazily: the first tuple mostly does.
+    let offsets = (0..tries + scan).map(move |i| match i.checked_sub(tries) {
+        None => drawn(random(i)),
+        Some(i) => (drawn(random(u32::MAX)) + i) % width.max(1),
+    });
+    let ports = offsets.map(move |offset| (u32::from(first) + offset) as u16);
     let plan = *plan;
     kept.into_iter().chain(ports).map(move |port| {
         let (src, sport) = plan.dst;

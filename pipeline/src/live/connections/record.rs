@@ -2,7 +2,7 @@
 //! it, so that it can be memory that outlives the process; what finds records is built from them.
 //!
 //! ```text
-//!   FREE ─ open ► WRITING ─ publish ► LIVE ─ die ► DEAD ─ free ► FREE, incarnation + 1
+//!   FREE ─ publish ► WRITING ─ publish ► LIVE ─ die ► DEAD ─ free ► FREE, incarnation + 1
 //! ```
 //!
 //! Tuples are written while the record is WRITING, and taken out of the index before it is FREE: whoever holds the lock
@@ -182,22 +182,17 @@ impl Records {
         self.chunks.get((slot / CHUNK) as usize)?.get()?.get((slot % CHUNK) as usize)
     }
 
-    /// A free record is taken, to be filled.
-    pub(super) fn open(&self, name: Name) {
+    /// Fill a free record, and let it live. The caller has the locks of both tuples' shards. Nothing is written before, so
+    /// that the locks need not wait for memory.
+    pub(super) fn publish(&self, name: Name, plan: &Plan, original: &Packed, reply: &Packed, second: u32) {
         let Some(chunk) = self.chunks.get((name.slot / CHUNK) as usize) else { return };
         let fresh = || std::iter::repeat_with(Record::default).take(CHUNK as usize).collect();
-        if let Some(record) = chunk.get_or_init(fresh).get((name.slot % CHUNK) as usize) {
-            let status = Status { state: State::NONE, flags: 0 };
-            let word = Word { life: Life::WRITING, status, incarnation: name.incarnation };
-            record.word.store(word.pack(), Ordering::Relaxed);
-            // Whoever reads anything of what is written now sees that it is being written.
-            fence(Ordering::Release);
-        }
-    }
-
-    /// Fill a record that was opened, and let it live. The caller has the locks of both tuples' shards.
-    pub(super) fn publish(&self, name: Name, plan: &Plan, original: &Packed, reply: &Packed, second: u32) {
-        let Some(record) = self.get(name.slot) else { return };
+        let Some(record) = chunk.get_or_init(fresh).get((name.slot % CHUNK) as usize) else { return };
+        let status = Status { state: State::NONE, flags: 0 };
+        let word = Word { life: Life::WRITING, status, incarnation: name.incarnation };
+        record.word.store(word.pack(), Ordering::Relaxed);
+        // Whoever reads anything of what is written now sees that it is being written.
+        fence(Ordering::Release);
         store(&record.original, original.words());
         store(&record.reply, reply.words());
         store(&record.identities, plan.identities);
@@ -247,7 +242,7 @@ impl Records {
             opened: record.opened.load(Ordering::Relaxed),
             seen: record.seen.iter().map(|seen| seen.load(Ordering::Relaxed)).max()?,
         };
-        // Pairs with the fence of `open`: whoever read of what a later connection wrote reads its incarnation here.
+        // Pairs with the fence of `publish`: whoever read of what a later connection wrote reads its incarnation here.
         fence(Ordering::Acquire);
         let again = Word::unpack(record.word.load(Ordering::Relaxed));
         (again.incarnation == word.incarnation && again.life.0 >= Life::LIVE.0).then_some(reading)

@@ -113,10 +113,8 @@ impl Connections {
     pub fn commit(&self, plan: &Plan, now: Now, cells: &Cells) -> Committed {
         let die = |victim| self.records.die(victim, flag::EVICTED);
         let Some(name) = self.ledger.lock().admit(plan.port, now.second(), die) else { return Committed::Full };
-        self.records.open(name);
         let committed = self.commit_to(name, plan, now, cells);
         if !matches!(committed, Committed::New(_)) {
-            self.records.free(name, name.incarnation);
             self.ledger.lock().cancel(name);
         }
         committed

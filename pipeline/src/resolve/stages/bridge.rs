@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use api::{BridgeId, Change, MacAddr, PortId, StationKey, Vlan};
+use api::{BridgeId, Change, Endpoint, EndpointKind, MacAddr, PortId, StationKey, Vlan};
 
 use crate::burst::VlanEdit;
 use crate::drop::DropReason;
@@ -45,12 +45,35 @@ struct Member {
 #[derive(Clone, Debug)]
 struct Bridging {
     bridges: Exact<BridgeId, Domain>,
-    stations: Exact<StationKey, PortId>,
+    stations: Exact<StationKey, Placed>,
+}
+
+/// Who says where a station is. The operator's word goes before that of endpoints.
+#[derive(Clone, Copy, Debug, Default)]
+struct Placed {
+    operator: Option<PortId>,
+    /// The port of the endpoints with this Ethernet address.
+    endpoint: Option<PortId>,
+    /// Endpoints that have it: one for each of a pod's addresses.
+    endpoints: u16,
+}
+
+impl Placed {
+    fn port(&self) -> Option<PortId> {
+        self.operator.or(self.endpoint)
+    }
 }
 
 impl Bridging {
     fn new() -> Self {
         Self { bridges: Exact::new("bridge"), stations: Exact::new("static station") }
+    }
+
+    /// Rewrite the row of a station that somebody places.
+    fn place(&mut self, key: StationKey, touched: &mut Touched<'_>, edit: impl FnOnce(&mut Placed)) {
+        let mut placed = self.stations.peek(&key).copied().unwrap_or_default();
+        edit(&mut placed);
+        self.stations.set(key, placed.port().map(|_| placed), touched);
     }
 
     /// Rewrite the row of a bridge.
@@ -59,6 +82,11 @@ impl Bridging {
         edit(&mut domain);
         self.bridges.set(bridge, Some(domain), touched);
     }
+}
+
+/// Endpoints are in VLAN 0 of their bridge.
+fn station_of(endpoint: &Endpoint) -> StationKey {
+    StationKey { bridge: endpoint.key.bridge, vlan: 0, mac: endpoint.mac }
 }
 
 /// How a frame of `vlan` leaves by a port with these VLANs: tagged or not; `None` if the port is no member.
@@ -130,8 +158,8 @@ impl Bridging {
     fn destination(&self, walk: &mut Walk<'_>) -> Option<PortId> {
         let address = Address { vlan: walk.vlan, mac: walk.key.eth_dst() };
         let key = StationKey { bridge: walk.bridge, vlan: walk.vlan, mac: address.mac };
-        if let Some(port) = self.stations.get(key, &mut walk.asked) {
-            return Some(*port);
+        if let Some(port) = self.stations.get(key, &mut walk.asked).and_then(Placed::port) {
+            return Some(port);
         }
         walk.live.stations.find(walk.bridge, address, &mut walk.asked).map(|(_, station)| station.port)
     }
@@ -168,7 +196,25 @@ impl Stage for Bridging {
                 }
                 Change::Station(delta) => {
                     if let Some(station) = delta.new.as_ref().or(delta.old.as_ref()) {
-                        self.stations.set(station.key, delta.new.map(|station| station.port), touched);
+                        self.place(station.key, touched, |placed| placed.operator = delta.new.map(|new| new.port));
+                    }
+                }
+                Change::Endpoint(delta) => {
+                    // A gateway is behind every port: its frames are routed, not bridged.
+                    let stations = |endpoint: &&Endpoint| endpoint.kind != EndpointKind::Gateway;
+                    if let Some(old) = delta.old.as_ref().filter(stations) {
+                        self.place(station_of(old), touched, |placed| {
+                            placed.endpoints = placed.endpoints.saturating_sub(1);
+                            if placed.endpoints == 0 {
+                                placed.endpoint = None;
+                            }
+                        });
+                    }
+                    if let Some(new) = delta.new.as_ref().filter(stations) {
+                        self.place(station_of(new), touched, |placed| {
+                            placed.endpoints = placed.endpoints.saturating_add(1);
+                            placed.endpoint = Some(new.port);
+                        });
                     }
                 }
                 _ => {}

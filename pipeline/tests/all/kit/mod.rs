@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{BridgeId, Change, Delta, PortId, Transaction};
-use pipeline::burst::{Burst, Verdict, VlanEdit};
+use pipeline::burst::{Burst, Extra, Verdict, VlanEdit};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::{Live, Now};
@@ -76,6 +76,8 @@ pub(crate) struct Bench {
     /// What a burst believes to be in force, if not what is.
     pub(crate) moment: Option<Moment>,
     order: &'static [&'static StageDef],
+    /// What left beside the lanes, since a test last took it.
+    pub(crate) extra: Vec<(u16, Vec<u8>)>,
     workers: Vec<Worker>,
     burst: Box<Burst>,
     stash: Stash,
@@ -101,6 +103,7 @@ impl Bench {
             moment: None,
             order,
             workers: std::iter::repeat_with(worker).take(workers).collect(),
+            extra: Vec::new(),
             burst: Burst::new(),
             stash: Pool::heap(SLOTS, 8).stash(),
         }
@@ -169,7 +172,7 @@ impl Bench {
 
     fn run_seeing(&mut self, port: u16, frames: Vec<Frame>, see: &mut dyn FnMut(&Frame)) -> Vec<Fate> {
         let number = self.number_of(port);
-        let Self { live, program, now, walks, moment, workers, burst, stash, .. } = self;
+        let Self { live, program, now, walks, moment, extra, workers, burst, stash, .. } = self;
         let Worker { pipeline, counters } = &mut workers[number];
         burst.reset(PortId(port));
         for frame in frames {
@@ -177,17 +180,21 @@ impl Bench {
         }
         let moment = moment.unwrap_or_else(|| live.cells.now());
         let turn = Turn { moment, program, live, counters, now: *now, walks: *walks };
-        pipeline.run(burst, &turn);
+        pipeline.run(burst, &turn, stash);
         let mut fates = Vec::new();
         for lane in 0..burst.len() {
-            let frame = burst.frames[lane].take().expect("a lane keeps its frame");
             let mut fate = Fate::default();
+            let Some(frame) = burst.frames[lane].take() else {
+                assert_eq!(burst.verdicts[lane], Verdict::Taken, "a lane keeps its frame");
+                fates.push(fate);
+                continue;
+            };
             let mut leave = |port: PortId, frame: &Frame| {
                 see(frame);
                 fate.sent.push((port.0, frame.to_vec()));
             };
             match burst.verdicts[lane] {
-                Verdict::Pending => panic!("a lane was not decided"),
+                Verdict::Pending | Verdict::Taken => panic!("a lane was not decided"),
                 Verdict::Drop(reason) => fate.drops.push(reason),
                 Verdict::Output(port) => leave(port, &frame),
                 Verdict::Multi(list) => {
@@ -209,7 +216,12 @@ impl Bench {
             stash.give(frame);
             fates.push(fate);
         }
-        assert_eq!(stash.available(), SLOTS, "a frame was lost");
+        for Extra { frame, port, .. } in burst.extra.drain(..) {
+            extra.push((port.0, frame.to_vec()));
+            stash.give(frame);
+        }
+        let waiting = pipeline.waiting();
+        assert_eq!(stash.available() + waiting, SLOTS, "a frame was lost");
         fates
     }
 
@@ -227,11 +239,12 @@ impl Bench {
     /// costs.
     pub(crate) fn drive(&mut self, port: u16, frames: &mut Vec<Frame>) {
         let number = self.number_of(port);
-        let Self { live, program, now, workers, burst, .. } = self;
+        let Self { live, program, now, workers, burst, stash, .. } = self;
         let Worker { pipeline, counters } = &mut workers[number];
         burst.reset(PortId(port));
         frames.drain(..).for_each(|frame| burst.push(frame).expect("a burst has room"));
-        pipeline.run(burst, &Turn { moment: live.cells.now(), program, live, counters, now: *now, walks: usize::MAX });
+        let turn = Turn { moment: live.cells.now(), program, live, counters, now: *now, walks: usize::MAX };
+        pipeline.run(burst, &turn, stash);
         for lane in 0..burst.len() {
             let mut frame = burst.frames[lane].take().expect("a lane keeps its frame");
             if burst.vlans[lane] != VlanEdit::Keep && matches!(burst.verdicts[lane], Verdict::Output(_)) {
@@ -251,7 +264,7 @@ impl Bench {
         let Some(ingress) = program.ingress(PortId(port)) else { return Some(Decided::Drop(DropReason::NoBridge)) };
         let layers = parse::layers(octets, octets.len(), None).ok()?;
         let key = parse::key(PortId(port), octets, &layers).masked(&ingress.mask);
-        let mut walk = Walk::new(key, layers, &self.live, self.now);
+        let mut walk = Walk::new(key, layers, octets, &self.live, self.now);
         Some(match program.decide(&mut walk) {
             Next::Drop(reason) => Decided::Drop(reason),
             _ if walk.outputs.is_empty() => Decided::Drop(DropReason::NoPort),
@@ -300,10 +313,10 @@ impl Bench {
     /// Some time passes, and the workers sweep.
     pub(crate) fn sweep(&mut self, time: Duration) {
         self.now = Now(self.now.0 + time);
-        let Self { live, program, now, workers, .. } = self;
+        let Self { live, program, now, workers, stash, .. } = self;
         for Worker { pipeline, counters } in workers {
             let moment = live.cells.now();
-            pipeline.sweep(&Turn { moment, program, live, counters, now: *now, walks: 0 });
+            pipeline.sweep(&Turn { moment, program, live, counters, now: *now, walks: 0 }, stash);
         }
     }
 
