@@ -120,10 +120,10 @@ impl Services {
             return Next::Drop(DropReason::Invalid);
         }
         let Some(backend) = self.choose(row, tuple, walk) else {
-            walk.say(|| format!("{} has no backend", row.name));
+            walk.say(|| format!("service {} has no backend", row.name));
             return refuse(tuple, DropReason::NoBackend);
         };
-        walk.say(|| format!("{} at {backend}", row.name));
+        walk.say(|| format!("service {}, backend {backend}", row.name));
         walk.key.set_destination(backend.ip());
         walk.key.set_tp_dst(backend.port());
         walk.service = Some(Chosen { name: Arc::clone(&row.name), backend: backend.ip() });
@@ -139,7 +139,7 @@ impl Services {
             }
             return Next::Continue;
         }
-        walk.say(|| format!("{destination} is a service's, but not this"));
+        walk.say(|| format!("{destination} is a service's address, but this is not for any port of it"));
         match carried {
             Carried::Flow(_) if !tracking::opens(walk) => Next::Drop(DropReason::Invalid),
             Carried::Flow(tuple) if Proto::of(tuple.proto).is_some() => refuse(tuple, DropReason::NoServicePort),
