@@ -171,7 +171,7 @@ mod tests {
             walk.outputs.push(Copy { port: out, vlan: VlanEdit::Keep, mtu: u16::MAX });
             if let Some(backend) = backend.map(ip) {
                 walk.key.set_destination(backend);
-                walk.service = Some(Chosen { name: "default/web".into(), backend });
+                walk.service = Some(Chosen { backend });
             }
         });
         (next, walk.source)
