@@ -54,8 +54,6 @@ pub enum DropReason {
     IcmpTruncated,
     /// Shorter than the ICMPv6 header.
     Icmpv6Truncated,
-    /// Neighbour discovery that RFC 4861, 7.1 has discarded: hop limit below 255, code, length, options.
-    NdMalformed,
     /// A segmentation or checksum request that does not fit the frame.
     OffloadMalformed,
 
@@ -84,8 +82,12 @@ pub enum DropReason {
     Blackhole,
     /// For the router, but not IP, or from or to an address that is not routed (group, loopback, link-local).
     NotRoutable,
+    /// ARP or neighbour discovery in the name of an address that is known to be elsewhere.
+    AddressNotOwned,
     /// ARP or neighbour solicitation for an address that is behind the port it came in by.
     ArpOwnPort,
+    /// Neighbour discovery that RFC 4861, 7.1 has discarded: hop limit below 255, code, length, options.
+    NdMalformed,
     /// Router discovery or redirect (RFC 4861, 4.1, 4.2, 4.5) on a bridge whose router is this switch.
     NdRouter,
     /// The first fragment of a datagram does not hold the whole transport header (RFC 1858, RFC 7112).
@@ -140,7 +142,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 62] = [
+    pub const ALL: [(Self, &'static str, &'static str); 63] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -164,7 +166,6 @@ impl DropReason {
         (Self::SctpTruncated, "sctp-truncated", "shorter than an SCTP common header"),
         (Self::IcmpTruncated, "icmp-truncated", "shorter than an ICMP header"),
         (Self::Icmpv6Truncated, "icmpv6-truncated", "shorter than an ICMPv6 header"),
-        (Self::NdMalformed, "nd-malformed", "neighbour discovery that must be discarded (RFC 4861, 7.1)"),
         (Self::OffloadMalformed, "offload-malformed", "segmentation or checksum request does not fit the frame"),
         (Self::VlanNotMember, "vlan-not-member", "the port is no member of the frame's VLAN"),
         (Self::LinkLocal, "link-local", "destination is kept by every bridge to itself"),
@@ -178,7 +179,9 @@ impl DropReason {
         (Self::NoNeighbor, "no-neighbor", "the next hop does not answer"),
         (Self::Blackhole, "blackhole", "the route says that such packets are dropped"),
         (Self::NotRoutable, "not-routable", "for the router, but not of a kind that is routed"),
+        (Self::AddressNotOwned, "address-not-owned", "speaks for an address that is elsewhere"),
         (Self::ArpOwnPort, "arp-own-port", "asks for an address that is behind its own port"),
+        (Self::NdMalformed, "nd-malformed", "neighbour discovery that must be discarded (RFC 4861, 7.1)"),
         (Self::NdRouter, "nd-router", "router discovery or redirect where this switch is the router"),
         (Self::FragmentShort, "fragment-short", "first fragment does not hold the whole transport header"),
         (Self::FragmentOverlap, "fragment-overlap", "fragments overlap or disagree on where the datagram ends"),

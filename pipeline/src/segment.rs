@@ -73,7 +73,7 @@ fn transmitted(sum: Sum) -> u16 {
 }
 
 /// Write octets; false if they do not fit.
-fn put<const N: usize>(octets: &mut [u8], at: usize, value: [u8; N]) -> bool {
+pub(crate) fn put<const N: usize>(octets: &mut [u8], at: usize, value: [u8; N]) -> bool {
     let place = octets.get_mut(at..).and_then(|octets| octets.first_chunk_mut());
     place.map(|place| *place = value).is_some()
 }
@@ -131,22 +131,7 @@ impl Template<'_> {
         last: bool,
         stash: &mut Stash,
     ) -> Option<Frame> {
-        let total = self.headers.len() + len;
-        let mut frame = stash.take()?;
-        frame.set_head(total.min(FIRST));
-        let head = frame.head_mut();
-        let (place, payload) = head.split_at_mut_checked(self.headers.len()).unwrap_or_default();
-        place.copy_from_slice(self.headers.get(..place.len()).unwrap_or(&[]));
-        pour(rest, payload);
-        if total > FIRST {
-            let Some(mut spill) = stash.take_spill() else {
-                stash.give(frame);
-                return None;
-            };
-            let tail = total - FIRST;
-            pour(rest, spill.bytes_mut().get_mut(..tail).unwrap_or_default());
-            frame.attach(spill, tail);
-        }
+        let mut frame = joined(self.headers, rest, len, stash)?;
         self.number(frame.head_mut(), i, len, offset, last);
         match self.unfinished {
             Some(offload) => frame.set_offload(offload),
@@ -207,6 +192,27 @@ impl Template<'_> {
 
 fn read<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
     octets.get(at..)?.first_chunk().copied()
+}
+
+/// A fresh frame of `headers` and the next `len` octets of what is left; `None`: no frame or spill left.
+pub(crate) fn joined(headers: &[u8], rest: &mut [&[u8]; 2], len: usize, stash: &mut Stash) -> Option<Frame> {
+    let total = headers.len() + len;
+    let mut frame = stash.take()?;
+    frame.set_head(total.min(FIRST));
+    let head = frame.head_mut();
+    let (place, payload) = head.split_at_mut_checked(headers.len()).unwrap_or_default();
+    place.copy_from_slice(headers.get(..place.len()).unwrap_or(&[]));
+    pour(rest, payload);
+    if total > FIRST {
+        let Some(mut spill) = stash.take_spill() else {
+            stash.give(frame);
+            return None;
+        };
+        let tail = total - FIRST;
+        pour(rest, spill.bytes_mut().get_mut(..tail).unwrap_or_default());
+        frame.attach(spill, tail);
+    }
+    Some(frame)
 }
 
 /// Fill `into` from the front of what is left.

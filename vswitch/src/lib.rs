@@ -19,8 +19,10 @@ use switch::Switch;
 use sys::signal::{STOP, Signals};
 
 pub mod capture;
+mod cleanup;
 mod config;
 pub mod keeper;
+mod node;
 pub mod pool;
 pub mod ports;
 pub mod publish;
@@ -28,6 +30,7 @@ mod stats;
 pub mod switch;
 mod sync;
 pub mod sys;
+mod upkeep;
 pub mod worker;
 
 /// `vswitchd`, given its command line with the program's name in front. Returns the exit code: 0 after an orderly stop,

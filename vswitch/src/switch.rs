@@ -2,8 +2,8 @@
 //!
 //! The order of a transaction (FASTPATH 3 and 4): new devices are opened; queues of ports that go are taken from their
 //! workers; the new program and devices are published in one step; every worker goes by them; stations of ports that
-//! went are forgotten and their devices removed; queues of new ports are given to workers. What fails before the step
-//! leaves everything as it was.
+//! went are forgotten and their devices removed; connections that rested on what went are ended; queues of new ports are
+//! given to workers; the node's kernel is told. What fails before the step leaves everything as it was.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,11 +14,15 @@ use std::time::Duration;
 use api::state::{
     Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
 };
-use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Station, StationKey, Transaction};
+use api::{
+    AddressKey, Bridge, BridgeId, Change, Delta, Neighbor, Port, PortId, Router, Station, StationKey, Transaction,
+};
 use control::{Refusal, Switch as Control};
+use parking_lot::Mutex;
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::Live;
+use pipeline::live::connections::View;
 use pipeline::parse::KeyHasher;
 use pipeline::raw::{HeapMemory, Memory, Pool};
 use pipeline::resolve::program::Program;
@@ -26,18 +30,23 @@ use pipeline::resolve::stages::STAGES;
 use pipeline::{Limits, Pipeline};
 
 use crate::capture::Captures;
+use crate::cleanup::Doomed;
 use crate::keeper::Keeper;
+use crate::node::Node;
 use crate::pool;
 use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, RxQueue};
 use crate::publish::{Publisher, Reader, channel};
 use crate::stats::Totals;
 use crate::sys::affinity;
+use crate::upkeep::Upkeep;
 use crate::worker::{Handle, Snapshot, Worker, clock};
 
 /// How long a removed device may be referred to by a burst that has begun.
 const LET_GO: Duration = Duration::from_secs(1);
 /// Captures at a time.
 const CAPTURES: usize = 16;
+
+mod check;
 
 /// How a switch is made.
 #[derive(Clone, Debug)]
@@ -75,6 +84,13 @@ pub struct Switch {
     bridges: BTreeMap<BridgeId, Bridge>,
     ports: BTreeMap<PortId, OpenPort>,
     stations: BTreeMap<StationKey, Station>,
+    routers: BTreeMap<BridgeId, Router>,
+    /// Static neighbours.
+    neighbors: BTreeMap<AddressKey, Neighbor>,
+    /// What the node's kernel knows of us.
+    node: Arc<Mutex<Node>>,
+    /// `None` for a switch whose workers are driven by the caller.
+    upkeep: Option<Upkeep>,
 }
 
 /// A port of the program and its device.
@@ -118,6 +134,7 @@ impl Switch {
             switch.threads.push(thread);
             wait.recv().unwrap_or(Ok(()))?;
         }
+        switch.upkeep = Some(Upkeep::start(Arc::clone(&switch.live), Arc::clone(&switch.node))?);
         Ok(switch)
     }
 
@@ -154,6 +171,10 @@ impl Switch {
             bridges: BTreeMap::new(),
             ports: BTreeMap::new(),
             stations: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            neighbors: BTreeMap::new(),
+            node: Arc::default(),
+            upkeep: None,
         };
         Ok((switch, workers))
     }
@@ -168,8 +189,11 @@ impl Switch {
         self.offered.lock().insert(name.to_owned(), port);
     }
 
-    /// Ends the workers and leaves all devices as they are, for the next start.
+    /// Ends the workers and leaves all devices as they are, for the next start. The node's routes go: nobody is behind
+    /// them.
     pub fn stop(mut self) {
+        self.upkeep = None;
+        self.node.lock().withdraw();
         self.workers.iter().for_each(Handle::stop);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -243,6 +267,7 @@ impl Switch {
         (port.device, port.error) = (None, Some(why));
         self.publish(&Transaction::default());
         self.live.stations.flush(bridge, Some(id), &self.live.cells);
+        self.live.neighbors.flush_port(id, &self.live.cells);
     }
 
     /// A port whose device went away gets it back as soon as it can be opened again: its namespace may have returned.
@@ -288,21 +313,6 @@ impl Switch {
         (&old.kind, &old.options, &old.name) != (&new.kind, &new.options, &new.name)
     }
 
-    /// Check what the stages would otherwise have to trust.
-    fn check(&self, transaction: &Transaction) -> Result<(), Refusal> {
-        let mut bridges: std::collections::BTreeSet<BridgeId> = self.bridges.keys().copied().collect();
-        for change in &transaction.changes {
-            match change {
-                Change::Bridge(Delta { new: Some(bridge), .. }) => _ = bridges.insert(bridge.id),
-                Change::Port(Delta { new: Some(port), .. }) if !bridges.contains(&port.bridge) => {
-                    return Err(Refusal(format!("{}: no bridge numbered {}", port.name, port.bridge)));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Take over what the maps of this side hold.
     fn record(&mut self, transaction: &Transaction) {
         for change in &transaction.changes {
@@ -322,8 +332,40 @@ impl Switch {
                         open.spec = port.clone();
                     }
                 }
+                Change::Router(delta) => match (&delta.old, &delta.new) {
+                    (_, Some(router)) => _ = self.routers.insert(router.bridge, router.clone()),
+                    (Some(router), None) => _ = self.routers.remove(&router.bridge),
+                    (None, None) => {}
+                },
+                Change::Neighbor(delta) => match (&delta.old, &delta.new) {
+                    (_, Some(neighbor)) => _ = self.neighbors.insert(neighbor.key, *neighbor),
+                    (Some(neighbor), None) => _ = self.neighbors.remove(&neighbor.key),
+                    (None, None) => {}
+                },
                 _ => {}
             }
+        }
+    }
+
+    /// Tell devices of the routers of their bridges.
+    fn tell_routers(&self) {
+        for port in self.ports.values() {
+            if let (Some(device), Some(router)) = (&port.device, self.routers.get(&port.spec.bridge)) {
+                device.routed(router);
+            }
+        }
+    }
+
+    /// What packets learned, and what was made of them, ends with what it rests on.
+    fn forget(&self, transaction: &Transaction, removed: &[PortId]) {
+        let Self { live, .. } = self;
+        for &port in removed {
+            live.neighbors.flush_port(port, &live.cells);
+        }
+        if let Some(doomed) = Doomed::of(transaction) {
+            let ends = |view: &View| doomed.ends(&view.original, &view.reply, view.identities);
+            let ended = live.connections.kill_where(&ends, clock::now(), &live.cells);
+            tracing::debug!(ended, "connections to what is no more");
         }
     }
 }
@@ -408,6 +450,7 @@ impl Control for Switch {
             self.detach(port.id);
             removed.extend(self.ports.remove(&port.id));
         }
+        let opened_any = !opened.is_empty();
         let mut queues = Vec::new();
         for Pending { spec, queues: rx, device } in opened {
             let id = spec.id;
@@ -417,7 +460,12 @@ impl Control for Switch {
             queues.push((id, rx));
         }
         self.record(transaction);
+        if opened_any || transaction.changes.iter().any(|change| matches!(change, Change::Router(_))) {
+            self.tell_routers();
+        }
         self.publish(transaction);
+        let gone: Vec<PortId> = gone.iter().map(|port| port.id).collect();
+        self.forget(transaction, &gone);
         for port in removed {
             self.live.stations.flush(port.spec.bridge, Some(port.spec.id), &self.live.cells);
             if let Some(device) = port.device {
@@ -431,6 +479,7 @@ impl Control for Switch {
                 // Who was heard in the old VLANs is not there any more.
                 Change::Port(Delta { old: Some(old), new: Some(new) }) if old.vlan != new.vlan => {
                     self.live.stations.flush(old.bridge, Some(old.id), &self.live.cells);
+                    self.live.neighbors.flush_port(old.id, &self.live.cells);
                 }
                 _ => {}
             }
@@ -438,6 +487,10 @@ impl Control for Switch {
         for (id, queues) in queues {
             self.attach(id, queues);
         }
+        let mut node = self.node.lock();
+        node.record(transaction);
+        node.settle();
+        drop(node);
         Ok(())
     }
 
@@ -532,15 +585,26 @@ impl Control for Switch {
     }
 
     fn connections(&self) -> Vec<ConnectionState> {
-        Vec::new()
+        let now = clock::now();
+        self.live.connections.list().iter().map(|view| view.state(now)).collect()
     }
 
-    fn flush_connections(&mut self, _doomed: &dyn Fn(&ConnectionState) -> bool) -> usize {
-        0
+    fn flush_connections(&mut self, doomed: &dyn Fn(&ConnectionState) -> bool) -> usize {
+        let now = clock::now();
+        self.live.connections.kill_where(&|view| doomed(&view.state(now)), now, &self.live.cells)
     }
 
     fn neighbors(&self) -> Vec<NeighborState> {
-        Vec::new()
+        let learned = self.live.neighbors.list(clock::now());
+        let stated = self.neighbors.values().map(|neighbor| NeighborState {
+            key: neighbor.key,
+            port: neighbor.port,
+            mac: Some(neighbor.mac),
+            state: "permanent".to_owned(),
+            age: None,
+        });
+        // One that was learned before it was stated is still in both tables.
+        learned.into_iter().filter(|row| !self.neighbors.contains_key(&row.key)).chain(stated).collect()
     }
 
     fn trace(&self, _probe: &Probe) -> Traced {
@@ -568,7 +632,8 @@ impl Control for Switch {
             let captures = self.publisher.current().captures.open_ones(|_| false);
             self.publish_captures(captures);
         }
-        self.live.stations.expire(clock::now(), &self.live.cells);
+        // Requests are answered only when what is configured was brought back.
+        self.node.lock().complete();
         self.publisher.free();
     }
 }

@@ -17,16 +17,19 @@ pub enum Meter {
     Errors,
     /// ARP replies, neighbour advertisements, and requests for neighbours.
     Neighbors,
+    /// What the switch's own host stack is asked.
+    Stack,
 }
 
 impl Meter {
-    const COUNT: usize = 2;
+    const COUNT: usize = 3;
 
     /// Nanoseconds from one frame to the next, and how many frames may come at once.
     fn rate(self) -> (u64, u64) {
         match self {
             Self::Errors => (1_000_000, 100),
             Self::Neighbors => (200_000, 500),
+            Self::Stack => (500_000, 200),
         }
     }
 }
@@ -71,7 +74,9 @@ mod tests {
     #[test]
     fn a_burst_is_admitted_and_then_the_rate() {
         let meters = Meters::default();
-        for (meter, burst, rate) in [(Meter::Errors, 100, 1000), (Meter::Neighbors, 500, 5000)] {
+        for (meter, burst, rate) in
+            [(Meter::Errors, 100, 1000), (Meter::Neighbors, 500, 5000), (Meter::Stack, 200, 2000)]
+        {
             let start = Duration::from_secs(5);
             assert_eq!(admitted(&meters, 1, meter, 10_000, start), burst, "{meter:?}");
             let later = (1..=1000).map(|ms| admitted(&meters, 1, meter, 10, start + Duration::from_millis(ms)));

@@ -1,6 +1,7 @@
-//! What a fragment says of the datagram that it is a piece of (RFC 791, 3.2; RFC 8200, 4.5).
+//! What a fragment says of the datagram that it is a piece of (RFC 791, 3.2; RFC 8200, 4.5), and how much one in one piece
+//! carries.
 //!
-//! Read only when fragments are put in order; the key of a frame has no more of it than that it is one.
+//! Read only off the fast path; the key of a frame has no more of it than that it is a fragment.
 
 use crate::burst::{Kind, Layers};
 
@@ -45,6 +46,18 @@ pub fn piece(head: &[u8], layers: &Layers) -> Option<Piece> {
         Kind::Ipv6 => of_ipv6(head, l3),
         Kind::Other | Kind::Arp => None,
     }
+}
+
+/// Octets of transport header and payload of an IP packet that is no fragment: padding behind it is not counted. `None` for
+/// another frame, or if the frame is not what `layers` says.
+pub fn transport_octets(head: &[u8], layers: &Layers) -> Option<usize> {
+    let l3 = usize::from(layers.l3);
+    let end = match layers.kind {
+        Kind::Ipv4 => l3 + usize::from(be16(head, l3 + 2)?),
+        Kind::Ipv6 => l3 + 40 + usize::from(be16(head, l3 + 4)?),
+        Kind::Other | Kind::Arp => return None,
+    };
+    end.checked_sub(usize::from(layers.l4))
 }
 
 fn of_ipv4(head: &[u8], l3: usize) -> Option<Piece> {
@@ -97,6 +110,18 @@ mod tests {
         let chain = [&[44, 0, 1, 4, 0, 0, 0, 0][..], &[17, 0, 0, 16, 0, 0, 0, 9], &[7; 5]].concat();
         let expected = Piece { at: 70, octets: 5, offset: 16, more: false, id: 9, headers: 8 };
         assert_eq!(of(&ethernet(&[], 0x86dd, &ipv6(60, &chain))), Some(expected));
+    }
+
+    #[test]
+    fn padding_and_extension_headers_are_no_transport() {
+        let octets = |mut frame: Vec<u8>| {
+            frame.extend([0; 9]);
+            transport_octets(&frame, &layers(&frame, frame.len(), None).unwrap())
+        };
+        assert_eq!(octets(ethernet(&[(0x8100, 3)], 0x0800, &ipv4(17, 0, &[1; 8], &udp(b"hello")))), Some(13));
+        let chain = [&[17, 0, 1, 4, 0, 0, 0, 0][..], &udp(b"hello")].concat();
+        assert_eq!(octets(ethernet(&[], 0x86dd, &ipv6(60, &chain))), Some(13));
+        assert_eq!(octets(ethernet(&[], 0x0806, &arp())), None);
     }
 
     #[test]

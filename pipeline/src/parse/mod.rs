@@ -19,7 +19,7 @@ pub(crate) mod template;
 
 pub(crate) use facts::is_echo;
 pub use facts::key;
-pub use fragment::{Piece, piece};
+pub use fragment::{Piece, piece, transport_octets};
 pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
 pub(crate) use layers::{ethertype, proto};

@@ -85,7 +85,7 @@ mod tests {
     use etherparse::{ArpOperation, NetSlice, SlicedPacket};
 
     use super::*;
-    use crate::reply::packet::samples::*;
+    use crate::reply::samples::*;
 
     /// Opcode, sender and target of an ARP frame as etherparse reads it.
     fn parsed(frame: &[u8]) -> (ArpOperation, Vec<u8>, Vec<u8>) {

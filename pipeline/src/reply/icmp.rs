@@ -65,7 +65,7 @@ mod tests {
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
     use super::*;
-    use crate::reply::packet::samples::*;
+    use crate::reply::samples::*;
 
     const ERRORS: [(IcmpError, [u8; 2], [u8; 2]); 5] = [
         (IcmpError::TimeExceeded, [11, 0], [3, 0]),

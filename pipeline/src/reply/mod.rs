@@ -18,6 +18,9 @@ pub mod nd;
 mod packet;
 pub mod reset;
 
+#[cfg(test)]
+pub(crate) use packet::samples;
+
 use std::net::IpAddr;
 
 use api::MacAddr;
@@ -83,7 +86,7 @@ mod tests {
     use crate::offload::Offload;
     use crate::parse::layers;
     use crate::raw::Pool;
-    use crate::reply::packet::samples::*;
+    use crate::reply::samples::*;
     use crate::resolve::stage::IcmpError;
 
     #[test]

@@ -86,7 +86,7 @@ fn link_layer_address(mut options: &[u8], wanted: u8) -> Option<Option<MacAddr>>
         // 4.6: a length of zero is malformed.
         let (option, rest) = options.split_at_checked(usize::from(*length) * 8).filter(|_| *length != 0)?;
         if *kind == wanted && *length == 1 {
-            found = found.or(array(option, 2).map(MacAddr));
+            found = found.or_else(|| array(option, 2).map(MacAddr));
         }
         options = rest;
     }
@@ -142,7 +142,7 @@ mod tests {
     use etherparse::{Icmpv6Slice, NetSlice, SlicedPacket, TransportSlice};
 
     use super::*;
-    use crate::reply::packet::samples::*;
+    use crate::reply::samples::*;
 
     const UNSPECIFIED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 

@@ -164,7 +164,7 @@ pub(super) fn is_fragment(layers: &Layers) -> bool {
 
 /// Frames to answer, for the tests of this folder.
 #[cfg(test)]
-pub(super) mod samples {
+pub(crate) mod samples {
     use super::*;
     use crate::parse::layers;
 

@@ -47,7 +47,7 @@ mod tests {
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
     use super::*;
-    use crate::reply::packet::samples::*;
+    use crate::reply::samples::*;
 
     /// Sequence, acknowledgement and flag octet of a RST from where the sample went, whose checksums are sound.
     fn parsed(frame: &[u8]) -> (u32, u32, u8) {

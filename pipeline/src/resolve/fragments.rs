@@ -28,7 +28,7 @@ use crate::burst::{Kind, Layers, guard};
 use crate::drop::DropReason;
 use crate::key::{Field, FlowKey};
 use crate::live::Now;
-use crate::parse::{Piece, array, be16, octet, piece, proto};
+use crate::parse::{Piece, array, be16, octet, piece, proto, transport_octets};
 use crate::raw::Frame;
 
 /// How long the first fragment that came waits for the others. RFC 8200 says 60 s, Linux 30 s for IPv4: a train waits twice, here
@@ -87,6 +87,8 @@ pub struct Train {
     /// As of the first fragment; but the guard word is that of all: it has a flag if one of them has, but for
     /// [`guard::FRAGMENT`], and the size of the largest.
     pub layers: Layers,
+    /// Octets of transport header and payload of the datagram.
+    pub octets: usize,
     /// Where they came in.
     pub in_port: PortId,
 }
@@ -134,7 +136,9 @@ struct First {
     key: FlowKey,
     /// See [`Piece::headers`].
     headers: usize,
-    /// Octets of data that its UDP header says there are.
+    /// Octets of extension headers between its fragment header and its transport header.
+    extensions: usize,
+    /// Octets of transport header and payload that its UDP header says there are.
     stated: usize,
 }
 
@@ -197,7 +201,8 @@ impl Fragments {
         let Arrival { frame, layers, key, in_port, zone } = arrival;
         let Some((id, piece)) = identify(frame.head(), &layers, &key, in_port, zone).filter(|(_, it)| !it.is_whole())
         else {
-            return Some(Train { fragments: vec![(frame, layers)], key, layers, in_port });
+            let octets = transport_octets(frame.head(), &layers).unwrap_or(0);
+            return Some(Train { fragments: vec![(frame, layers)], key, layers, octets, in_port });
         };
         self.make_room(&id, weight(&frame), give);
         if self.datagrams.is_empty() {
@@ -317,8 +322,9 @@ impl Datagram {
         if piece.offset == 0 {
             let mut key = *key;
             key.set(Field::IP_FRAG, [0]);
+            let extensions = usize::from(layers.l4).saturating_sub(piece.at);
             let stated = stated(frame.head(), &layers);
-            self.first = Some(Box::new(First { key, headers: piece.headers, stated }));
+            self.first = Some(Box::new(First { key, headers: piece.headers, extensions, stated }));
         }
         if !piece.more {
             self.total = Some(piece.end());
@@ -361,7 +367,7 @@ impl Datagram {
         let octets = self.covered;
         let fault = match &self.first {
             Some(first) if first.headers + octets > LONGEST => Some(DropReason::FragmentOversized),
-            Some(first) if first.stated > octets => Some(DropReason::UdpLength),
+            Some(first) if first.extensions + first.stated > octets => Some(DropReason::UdpLength),
             _ => None,
         };
         let (Some(first), Some(of_first), None) = (self.first, self.held.first().map(|held| held.layers), fault) else {
@@ -374,7 +380,8 @@ impl Datagram {
         let size = guards.map(|one| one >> guard::SIZE_SHIFT).max().unwrap_or(0);
         let layers = Layers { guard: size << guard::SIZE_SHIFT | flags, ..of_first };
         let fragments = self.held.into_iter().map(|held| (held.frame, held.layers)).collect();
-        Some(Train { fragments, key: first.key, layers, in_port })
+        let octets = octets.saturating_sub(first.extensions);
+        Some(Train { fragments, key: first.key, layers, octets, in_port })
     }
 }
 
@@ -412,12 +419,11 @@ fn transport(head: &[u8], layers: &Layers) -> Option<u8> {
     Some(proto)
 }
 
-/// Octets of data that a first fragment's UDP header says there are, extension headers behind the fragment header included.
-/// What is said in one piece is held against the frame by the parser; here it can only be once all are there.
+/// Octets of transport header and payload that the UDP header of a first fragment says there are; 0 of other protocols. What is
+/// said in one piece is held against the frame by the parser; here it can only be once all are there.
 fn stated(head: &[u8], layers: &Layers) -> usize {
-    let l4 = usize::from(layers.l4);
-    match (transport(head, layers), piece(head, layers)) {
-        (Some(proto::UDP), Some(piece)) => l4.saturating_sub(piece.at) + be16(head, l4 + 4).map_or(0, usize::from),
+    match transport(head, layers) {
+        Some(proto::UDP) => be16(head, usize::from(layers.l4) + 4).map_or(0, usize::from),
         _ => 0,
     }
 }

@@ -9,6 +9,7 @@ pub mod parked;
 pub mod program;
 pub mod stage;
 pub mod stages;
+pub mod topology;
 pub mod trace;
 pub mod tracking;
 mod train;
@@ -16,7 +17,7 @@ mod train;
 pub(crate) mod trial;
 pub mod walk;
 
-use api::PortId;
+use api::{AddressKey, PortId};
 
 use crate::burst::{Burst, Extra, Layers, Verdict, VlanEdit, guard};
 use crate::drop::DropReason;
@@ -29,8 +30,10 @@ use crate::probe::cells::Moment;
 use crate::probe::trail::{Accounts, Trail};
 use crate::probe::{Answer, ask, key};
 use crate::raw::{Frame, Stash};
+use crate::reply::Request;
 use crate::rewrite::edits::Edits;
 use crate::rewrite::related::{self, Related};
+use crate::rewrite::{self, fragment};
 use crate::{Turn, key::FlowKey};
 use lists::Lists;
 use program::Ingress;
@@ -51,8 +54,18 @@ pub struct Resolver {
     pub fragments: fragments::Fragments,
     /// Frames whose next hop is asked for.
     pub parked: parked::Parked,
+    /// Neighbours that walks want asked for.
+    questions: Vec<Question>,
     /// This burst's decisions that are not kept, for those who follow: lane, verdict, tag, headers.
     transient: Vec<(usize, Verdict, VlanEdit, Edits)>,
+}
+
+/// A neighbour to be asked for.
+#[derive(Debug)]
+struct Question {
+    port: PortId,
+    vlan: VlanEdit,
+    request: Request,
 }
 
 /// What was decided for a frame, and what is still to be done.
@@ -77,7 +90,9 @@ enum Ending {
     /// The sender is answered.
     Reply(Reply, api::MacAddr),
     /// The frame waits for a neighbour.
-    Wait(stage::Wait),
+    Wait(AddressKey),
+    /// The packet leaves in pieces of at most so many octets.
+    Cut(u16),
     /// The frame was for the switch, which has taken notice.
     Consumed,
     /// The frame is an error about a connection: what it quotes is translated too.
@@ -156,6 +171,7 @@ impl Resolver {
             None => {
                 *walks += 1;
                 let judgement = self.judge(&frame, &layers, court);
+                self.ask(court.in_port, &mut burst.extra, stash);
                 if let (Some(decision), Some(key)) = (&judgement.decision, key::<N>(burst, lane)) {
                     self.remember(cache, (key, hash), frame.len(), decision, court);
                 } else {
@@ -215,6 +231,18 @@ impl Resolver {
                 && burst.layers.get(first).is_some_and(|other| other.guard == guard)
         };
         self.transient.iter().find(same).map(|&(_, verdict, vlan, edits)| (verdict, vlan, edits))
+    }
+
+    /// Ask for neighbours, as walks said.
+    fn ask(&mut self, in_port: PortId, extra: &mut Vec<Extra>, stash: &mut Stash) {
+        for Question { port, vlan, request } in self.questions.drain(..) {
+            let Some(mut frame) = stash.take() else { continue };
+            if crate::reply::request(&mut frame, &request) && rewrite::vlan(&mut frame, vlan) {
+                extra.push(Extra { frame, port, from: in_port });
+            } else {
+                stash.give(frame);
+            }
+        }
     }
 
     /// Put a decision into the cache.
@@ -288,8 +316,8 @@ impl Resolver {
                 ending = Ending::Reply(reply, mac);
                 (Verdict::Taken, VlanEdit::Keep)
             }
-            Next::Wait(wait) => {
-                ending = Ending::Wait(wait);
+            Next::Wait(neighbor, _) => {
+                ending = Ending::Wait(neighbor);
                 (Verdict::Taken, VlanEdit::Keep)
             }
             Next::Consumed => {
@@ -300,6 +328,9 @@ impl Resolver {
         let delivers = matches!(verdict, Verdict::Output(_) | Verdict::Multi(_));
         if let (true, Some(related)) = (delivers, walk.related) {
             ending = Ending::Related(related);
+        }
+        if let (true, Some(mtu)) = (delivers, walk.cut) {
+            ending = Ending::Cut(mtu);
         }
         let edits = if delivers { Edits::between(&walk.start, &walk.key, walk.hops) } else { Edits::default() };
         let connection = walk.connection.or(made).map(|found| (found.name, found.direction));
@@ -352,19 +383,25 @@ impl Resolver {
                 (judgement.verdict, fits)
             }
             Ending::Reply(reply, mac) => (self.reply(&mut frame, layers, reply, *mac, court, stash), true),
-            Ending::Wait(wait) => {
-                if turn.live.neighbors.solicit(wait.neighbor, wait.port, turn.now, &turn.live.cells)
-                    && let Some(request) = ask_for(wait, stash)
-                {
-                    extra.push(Extra { frame: request, port: wait.port, from: in_port });
+            Ending::Wait(neighbor) => match self.parked.park(frame, in_port, *neighbor, turn.now) {
+                Ok(()) => return (Verdict::Taken, None),
+                Err((back, reason)) => {
+                    frame = back;
+                    (Verdict::Drop(reason), true)
                 }
-                match self.parked.park(frame, in_port, wait.neighbor, turn.now) {
-                    Ok(()) => return (Verdict::Taken, None),
-                    Err((back, reason)) => {
-                        frame = back;
-                        (Verdict::Drop(reason), true)
+            },
+            Ending::Cut(mtu) => {
+                let fits = judgement.edits.apply(&mut frame, layers);
+                if let (true, Verdict::Output(port)) = (fits, judgement.verdict) {
+                    let mut leave = |frame| extra.push(Extra { frame, port, from: in_port });
+                    let done = rewrite::vlan(&mut frame, judgement.vlan)
+                        .then(|| fragment::fragment(frame, layers, *mtu, stash, &mut leave));
+                    if let Some(Err(reason)) = done {
+                        turn.counters.dropped(in_port, reason);
                     }
+                    return (Verdict::Taken, None);
                 }
+                (Verdict::Drop(DropReason::ExceedsMtu), true)
             }
             Ending::Consumed => {
                 stash.give(frame);
@@ -421,7 +458,12 @@ impl Resolver {
                     }
                 }
                 Effect::Neighbor { key, mac } => {
-                    live.neighbors.learn(key, walk.key.in_port(), mac, turn.now, &live.cells);
+                    live.neighbors.learn(key, walk.start.in_port(), mac, turn.now, &live.cells);
+                }
+                Effect::Solicit { key, port, vlan, request } => {
+                    if live.neighbors.solicit(key, port, turn.now, &live.cells) {
+                        self.questions.push(Question { port, vlan, request });
+                    }
                 }
                 Effect::Advance { name, direction, event } => {
                     if !live.connections.advance(name, direction, event, turn.now) {
@@ -512,18 +554,6 @@ impl Resolver {
         }
         Some((again.verdict, again.vlan, again.edits) == (verdict, vlan, edits))
     }
-}
-
-/// The question for a neighbour in a frame of its own.
-fn ask_for(wait: &stage::Wait, stash: &mut Stash) -> Option<Frame> {
-    let mut frame = stash.take()?;
-    let question =
-        crate::reply::Request { target: wait.neighbor.address, source: wait.address, mac: wait.mac, to: None };
-    if crate::reply::request(&mut frame, &question) {
-        return Some(frame);
-    }
-    stash.give(frame);
-    None
 }
 
 /// An entry goes: it accounts for what it served since the last sweep, and names its list no longer.

@@ -33,28 +33,16 @@ pub enum Next {
     Enter(&'static str),
     /// It ends: the frame is dropped.
     Drop(DropReason),
+    /// It ends: the frame was for the switch itself, which has taken from it what there was. Nothing leaves, and nothing is
+    /// lost. Never cached.
+    Consumed,
     /// It ends: the frame leaves by the walk's outputs.
     Deliver,
     /// It ends: the frame is not let through, and its sender is told so (or told what it asked for). The answer goes
     /// out where the frame came in. Never cached.
     Reply(Reply),
     /// It ends for now: the frame waits for the Ethernet address of a neighbour, which is asked for.
-    Wait(Wait),
-    /// It ends: the frame was for the switch, whose effects take notice of it. Never cached, and no drop.
-    Consumed,
-}
-
-/// A neighbour that is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait {
-    /// Who.
-    pub neighbor: AddressKey,
-    /// On the link of this port.
-    pub port: PortId,
-    /// Who asks: Ethernet address.
-    pub mac: MacAddr,
-    /// Who asks: an address of the switch on that link, of the neighbour's family.
-    pub address: IpAddr,
+    Wait(AddressKey, PortId),
 }
 
 /// What a sender is told.

@@ -47,7 +47,7 @@ fn verdict(next: Next) -> (&'static str, String) {
     match next {
         Next::Deliver | Next::Continue | Next::Enter(_) => ("allow", String::new()),
         Next::Consumed => ("allow", "it is for the switch itself".to_owned()),
-        Next::Wait(wait) => ("allow", format!("once {} is known on the link", wait.neighbor.address)),
+        Next::Wait(neighbor, _) => ("allow", format!("once {} is known on the link", neighbor.address)),
         Next::Drop(reason) => ("drop", reason.name().to_owned()),
         Next::Reply(Reply::Neighbor(mac)) => ("allow", format!("answered: {mac}")),
         Next::Reply(Reply::Reset(reason)) => ("reject", format!("{reason}: TCP reset")),

@@ -38,6 +38,7 @@ impl Resolver {
     fn train(&mut self, train: Train, court: Court<'_>, extra: &mut Vec<Extra>, stash: &mut Stash) {
         let head = train.fragments.first().map_or(&[][..], |(frame, _)| frame.head());
         let mut judgement = self.judge_key(train.key, head, &train.layers, court);
+        self.ask(court.in_port, extra, stash);
         if let Ending::Related(_) = judgement.ending {
             // What such an error quotes lies in pieces.
             (judgement.verdict, judgement.ending) = (Verdict::Drop(DropReason::Invalid), Ending::Verdict);

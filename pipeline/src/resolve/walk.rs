@@ -12,8 +12,9 @@
 //! | `hops` | route | the end |
 //! | `outputs` | route, bridge, service | deliver |
 //! | `guard` | deliver, connection, route | the cache |
-//! | `effects`, `trail` | bridge, connection, commit, neighbor | effects, the cache |
+//! | `effects`, `trail` | bridge, connection, commit, neighbor, route | effects, the cache |
 //! | `transient`, `looked` | any stage | the cache |
+//! | `cut` | route | the end |
 //! | `steps` | any stage, by `say` | trace |
 //!
 //! *Translation and routing change `key`*: it is what the frame's headers are to say when it leaves. The edits are the
@@ -32,6 +33,7 @@ use crate::live::stations::Address;
 use crate::live::{Live, Now};
 use crate::probe::cells::Asked;
 use crate::probe::trail::Trail;
+use crate::reply::Request;
 use crate::rewrite::related::Related;
 
 /// One way out.
@@ -61,6 +63,18 @@ pub enum Effect {
         key: AddressKey,
         /// Its Ethernet address.
         mac: MacAddr,
+    },
+    /// A neighbour is used that is unknown, or was silent for long: it is to be asked for, if
+    /// [`crate::live::neighbors::Neighbors::solicit`] says that it is time.
+    Solicit {
+        /// Who.
+        key: AddressKey,
+        /// Behind this port.
+        port: PortId,
+        /// What is done to the tag of the request, which has none.
+        vlan: VlanEdit,
+        /// The request.
+        request: Request,
     },
     /// A known connection is used.
     Advance {
@@ -124,6 +138,8 @@ pub struct Walk<'a> {
     pub identities: [u64; 2],
     /// Routers on the way that take one off the hop limit: 0 or 1.
     pub hops: u8,
+    /// The packet is larger than its way takes, and its sender lets routers cut it to this.
+    pub cut: Option<u16>,
     /// Ways out.
     pub outputs: Vec<Copy>,
     /// Guard of the decision: flags that must not be set in the low half, the largest size in the high half.
@@ -163,6 +179,7 @@ impl<'a> Walk<'a> {
             source: Source::Own,
             identities: [0; 2],
             hops: 0,
+            cut: None,
             outputs: Vec::new(),
             guard: u32::MAX << guard::SIZE_SHIFT,
             effects: Vec::new(),

@@ -13,6 +13,7 @@
 use crate::burst::Layers;
 use crate::checksum::Sum;
 use crate::key::{Field, FlowKey};
+use crate::parse::transport_octets;
 use crate::raw::Frame;
 use crate::rewrite::sctp;
 
@@ -161,6 +162,12 @@ impl Edits {
     /// then, and must not leave.
     #[inline]
     pub fn apply(&self, frame: &mut Frame, layers: &Layers) -> bool {
+        self.apply_to(frame, layers, None)
+    }
+
+    /// As [`Self::apply`], for the first fragment of a datagram that has `octets` octets of transport header and data.
+    #[inline]
+    pub fn apply_to(&self, frame: &mut Frame, layers: &Layers, octets: Option<usize>) -> bool {
         let partial = !frame.is_plain() && frame.offload().is_some_and(|offload| offload.needs_csum());
         let head = frame.head_mut();
         if self.what & MACS != 0 {
@@ -205,7 +212,7 @@ impl Edits {
         match self.proto {
             TCP => self.ports(transport) && self.checksum::<16>(transport, partial),
             UDP => self.ports(transport) && self.udp_checksum(transport, partial),
-            _ => self.rare(frame, l4, partial),
+            _ => self.rare(frame, layers, octets, partial),
         }
     }
 
@@ -251,8 +258,11 @@ impl Edits {
 
     /// Everything but TCP and UDP.
     #[cold]
-    fn rare(&self, frame: &mut Frame, l4: usize, partial: bool) -> bool {
-        let Some(transport) = frame.head_mut().get_mut(l4..) else { return false };
+    fn rare(&self, frame: &mut Frame, layers: &Layers, octets: Option<usize>, partial: bool) -> bool {
+        let l4 = usize::from(layers.l4);
+        let octets = octets.or_else(|| transport_octets(frame.head(), layers));
+        let head = frame.head_mut();
+        let Some(transport) = head.get_mut(l4..) else { return false };
         match self.proto {
             ICMP | ICMPV6 => {
                 if self.what & PORTS != 0 {
@@ -266,7 +276,7 @@ impl Edits {
             }
             SCTP => {
                 // Its checksum covers the ports, but no addresses (RFC 9260, 6.8).
-                self.what & PORTS == 0 || self.ports(transport) && sctp::finish(frame, l4)
+                self.what & PORTS == 0 || octets.is_some_and(|octets| sctp::set_ports(head, l4, octets, self.ports))
             }
             DCCP => self.ports(transport) && self.checksum::<6>(transport, partial),
             UDP_LITE => self.ports(transport) && self.checksum::<6>(transport, partial),

@@ -1,6 +1,7 @@
 //! rewrite: apply what was decided to the frames themselves.
 
 pub mod edits;
+pub mod fragment;
 pub mod related;
 pub mod sctp;
 

@@ -28,20 +28,86 @@ fn open(port: &api::Port, environment: &Environment<'_>) -> Result<Opened, PortE
     })
 }
 
-/// How the far end wakes the switch's.
+/// How one end of a ring wakes the other, and only when it sleeps.
 #[derive(Debug)]
-struct Bell {
-    /// The switch's worker sleeps on `wake`.
+pub(super) struct Bell {
+    /// Whoever listens sleeps on `wake`.
     asleep: AtomicBool,
     wake: OwnedFd,
+}
+
+impl Bell {
+    /// A bell whose listener is awake.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub(super) fn new() -> std::io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self { asleep: AtomicBool::new(false), wake })
+    }
+
+    /// Wake the listener if it sleeps: after what it listens for was made visible.
+    pub(super) fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::Relaxed) {
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// The listener is about to sleep on [`Self::fd`]. It has to look once more after this: what came before is not rung.
+    pub(super) fn arm(&self) {
+        // Reading resets the counter, so that a level-triggered wait does not return for an old ring.
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.wake, &mut count);
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// What the listener sleeps on.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+/// The sending end of a ring into the switch.
+#[derive(Debug)]
+pub(super) struct Feed {
+    ring: Producer<Frame>,
+    bell: Arc<Bell>,
+}
+
+/// A receive queue of at most `depth` frames, and the end that feeds it.
+///
+/// # Errors
+/// When the system has no descriptor left.
+pub(super) fn queue(depth: usize) -> std::io::Result<(Box<dyn RxQueue>, Feed)> {
+    let bell = Arc::new(Bell::new()?);
+    let (ring, ingress) = RingBuffer::new(depth);
+    Ok((Box::new(Queue { ingress, bell: Arc::clone(&bell) }), Feed { ring, bell }))
+}
+
+impl Feed {
+    /// Send a frame to the switch.
+    ///
+    /// # Errors
+    /// The frame, when the ring is full.
+    #[inline]
+    pub(super) fn send(&mut self, frame: Frame) -> Result<(), Frame> {
+        self.ring.push(frame).map_err(|rtrb::PushError::Full(frame)| frame)
+    }
+
+    /// Wake the worker if it sleeps: after one or many [`Self::send`]s.
+    #[inline]
+    pub(super) fn kick(&self) {
+        self.bell.ring();
+    }
 }
 
 /// The far end of a memory port.
 #[derive(Debug)]
 pub struct Wire {
-    ingress: Producer<Frame>,
+    ingress: Feed,
     egress: Consumer<Frame>,
-    bell: Arc<Bell>,
 }
 
 /// A memory port with rings of `depth` frames, and its far end. `offloads`: the far end takes unfinished checksums and
@@ -50,13 +116,10 @@ pub struct Wire {
 /// # Errors
 /// When the system has no descriptor left.
 pub fn pair(depth: usize, offloads: bool) -> std::io::Result<(Opened, Wire)> {
-    let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-    let bell = Arc::new(Bell { asleep: AtomicBool::new(false), wake });
-    let (to_switch, ingress) = RingBuffer::new(depth);
+    let (queue, ingress) = queue(depth)?;
     let (to_wire, egress) = RingBuffer::new(depth);
-    let queue: Box<dyn RxQueue> = Box::new(Queue { ingress, bell: Arc::clone(&bell) });
     let device = Arc::new(Memory { egress: Mutex::new(to_wire), offloads });
-    Ok((Opened { queues: vec![queue], device }, Wire { ingress: to_switch, egress, bell }))
+    Ok((Opened { queues: vec![queue], device }, Wire { ingress, egress }))
 }
 
 impl Wire {
@@ -66,18 +129,19 @@ impl Wire {
     /// The frame, when the ring is full.
     #[inline]
     pub fn send(&mut self, frame: Frame) -> Result<(), Frame> {
-        self.ingress.push(frame).map_err(|rtrb::PushError::Full(frame)| frame)
+        self.ingress.send(frame)
     }
 
     /// Frames that [`Self::send`] takes before the ring is full.
     pub fn room(&self) -> usize {
-        self.ingress.slots()
+        self.ingress.ring.slots()
     }
 
     /// Send as many of `frames` as there is room for, all at once. Returns how many.
     #[inline]
     pub fn send_all(&mut self, frames: impl ExactSizeIterator<Item = Frame>) -> usize {
-        match self.ingress.write_chunk_uninit(frames.len().min(self.ingress.slots())) {
+        let ring = &mut self.ingress.ring;
+        match ring.write_chunk_uninit(frames.len().min(ring.slots())) {
             Ok(chunk) => chunk.fill_from_iter(frames),
             Err(_) => 0,
         }
@@ -85,10 +149,7 @@ impl Wire {
 
     /// Wake the worker if it sleeps: after one or many [`Self::send`]s.
     pub fn kick(&self) {
-        fence(Ordering::SeqCst);
-        if self.bell.asleep.swap(false, Ordering::Relaxed) {
-            let _ = rustix::io::write(&self.bell.wake, &1u64.to_ne_bytes());
-        }
+        self.ingress.kick();
     }
 
     /// The next frame that the switch sent.
@@ -131,7 +192,7 @@ impl RxQueue for Queue {
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.bell.wake.as_fd())
+        Some(self.bell.fd())
     }
 
     fn polled(&self) -> bool {
@@ -139,11 +200,7 @@ impl RxQueue for Queue {
     }
 
     fn arm(&mut self) -> bool {
-        // Reading resets the counter, so that a level-triggered wait does not return for an old kick.
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.bell.wake, &mut count);
-        self.bell.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.bell.arm();
         !self.ingress.is_empty()
     }
 

@@ -19,10 +19,12 @@ pub mod internal;
 pub mod memory;
 pub mod null;
 pub mod pcap;
+pub mod stack;
 pub mod tap;
 
 /// The kinds of ports, in the order in which help lists them.
-pub const PORT_TYPES: &[&PortDef] = &[&tap::PORT, &internal::PORT, &pcap::PORT, &memory::PORT, &null::PORT];
+pub const PORT_TYPES: &[&PortDef] =
+    &[&tap::PORT, &internal::PORT, &pcap::PORT, &memory::PORT, &null::PORT, &stack::PORT];
 
 /// A kind of port.
 #[derive(Debug)]
@@ -137,6 +139,10 @@ pub trait Device: Send + Sync {
         Ok(())
     }
 
+    /// The router of the port's bridge, for devices that speak to it. Also called of a port that is opened on a bridge that
+    /// has one.
+    fn routed(&self, _router: &api::Router) {}
+
     /// How the device is now. May cost as much as starting a thread: for people, not for every second.
     fn status(&self) -> Status;
 
@@ -161,6 +167,9 @@ pub enum Tx {
     Down,
     /// The device refused the frame that is now at the front of the batch; those behind it may be tried.
     Refused,
+    /// The frame that is now at the front of the batch is one too many of those that came in where it did; those behind it
+    /// may be tried.
+    Limited,
 }
 
 /// How a device is.
@@ -196,8 +205,9 @@ pub struct TxBatch {
 }
 
 impl Default for TxBatch {
+    /// Without room, for ports that may never see a frame.
     fn default() -> Self {
-        Self::new()
+        Self { frames: Vec::new(), head: 0, sources: VecDeque::new(), bytes: 0 }
     }
 }
 
@@ -237,6 +247,18 @@ impl TxBatch {
     #[inline]
     pub fn front(&mut self) -> Option<&mut Frame> {
         self.frames.get_mut(self.head)?.as_mut()
+    }
+
+    /// The port that the oldest frame came in by.
+    #[inline]
+    pub fn source(&self) -> Option<PortId> {
+        self.sources.front().map(|(port, _)| *port)
+    }
+
+    /// There is room for some frames already.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.frames.capacity() != 0
     }
 
     /// Take the oldest frame out, with the port it came in by.

@@ -11,5 +11,6 @@ pub mod mmap;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod routes;
 pub mod signal;
 pub mod tun;

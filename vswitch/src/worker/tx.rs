@@ -137,6 +137,10 @@ impl Transmit {
         let backlog = &mut self.backlogs[port.index()];
         if !backlog.listed {
             backlog.listed = true;
+            // Ports have numbers with gaps: those that are none take no memory.
+            if !backlog.batch.has_room() {
+                backlog.batch = TxBatch::new();
+            }
             self.dirty.push(port);
         }
         backlog
@@ -245,7 +249,7 @@ impl Transmit {
                 backlog.full_since = None;
                 drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
             }
-            Tx::Full | Tx::Refused => {
+            Tx::Full | Tx::Refused | Tx::Limited => {
                 // A port that takes some frames is slow, not stuck: what waits now has not waited for long.
                 if backlog.batch.len() < before {
                     backlog.full_since = None;
@@ -285,12 +289,17 @@ fn send(device: &dyn Device, port: PortId, batch: &mut TxBatch, stash: &mut Stas
         let result = device.tx(batch, stash);
         counts.tx_packets.add((packets - batch.len()) as u64);
         counts.tx_bytes.add((octets - batch.bytes()) as u64);
-        if result != Tx::Refused {
-            return result;
-        }
+        let reason = match result {
+            Tx::Refused => DropReason::TxError,
+            Tx::Limited => DropReason::ReplyLimit,
+            Tx::Done | Tx::Full | Tx::Down => return result,
+        };
         let Some((frame, from)) = batch.pop() else { return Tx::Done };
-        counts.tx_errors.add(1);
-        counters.dropped(from, DropReason::TxError);
+        match reason {
+            DropReason::TxError => counts.tx_errors.add(1),
+            _ => counts.tx_dropped.add(1),
+        }
+        counters.dropped(from, reason);
         stash.give(frame);
     }
 }

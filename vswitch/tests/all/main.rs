@@ -2,4 +2,5 @@
 
 mod alloc;
 mod memory;
+mod node;
 mod ports;

@@ -35,12 +35,14 @@ struct Bench {
     stash: Stash,
     spare: usize,
     given: Vec<DropReason>,
+    /// Of the last train.
+    octets: usize,
 }
 
 impl Bench {
     fn new(bounds: Bounds) -> Self {
         let stash = Pool::heap(1024, 16).stash();
-        Self { tracker: Fragments::new(bounds), spare: stash.available(), stash, given: Vec::new() }
+        Self { tracker: Fragments::new(bounds), spare: stash.available(), stash, given: Vec::new(), octets: 0 }
     }
 
     /// Give the tracker a frame; the train that comes of it, as octets, and its key.
@@ -62,6 +64,7 @@ impl Bench {
             stash.give(frame);
         })?;
         assert_eq!(train.in_port, port);
+        self.octets = train.octets;
         let octets = train.fragments.iter().map(|(frame, _)| frame.to_vec()).collect();
         for (frame, layers) in train.fragments {
             let parsed = parse::layers(frame.head(), frame.len(), None);
@@ -145,10 +148,36 @@ fn a_train_leaves_in_order_with_the_key_of_the_whole() {
         assert_eq!(bench.held(), 2);
         let (train, key, layers) = bench.take(&frames[1]).unwrap();
         assert_eq!((train, key), (frames.clone(), key_of(&whole)));
-        assert_eq!(layers.guard & guard::FRAGMENT, 0);
+        assert_eq!((layers.guard & guard::FRAGMENT, bench.octets), (0, data.len()));
         assert_eq!(layers.guard >> guard::SIZE_SHIFT, frames[2].len() as u32 - 14, "of the largest, the third");
         assert_eq!((bench.held(), bench.given(), bench.tracker.is_empty()), (0, vec![], true));
     }
+}
+
+#[test]
+fn headers_behind_the_fragment_header_are_cut_with_the_rest() {
+    let options = [17, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let data = [&options[..], &udp(&[1; 64])].concat();
+    let mut bench = Bench::new(Bounds::default());
+    let frames = v6(60, &data, &[4, 8]);
+    assert!(bench.take(&frames[0]).is_none() && bench.take(&frames[1]).is_none());
+    let (train, key, _) = bench.take(&frames[2]).unwrap();
+    let whole = ethernet(&[], 0x86dd, &ipv6(60, &data));
+    assert_eq!((train, key, bench.octets), (frames, key_of(&whole), 72));
+}
+
+#[test]
+fn the_fragments_of_our_own_making_are_a_train() {
+    let mut bench = Bench::new(Bounds::default());
+    let octets = ethernet(&[], 0x0800, &ipv4(17, 0, &[1; 4], &udp(&[9; 1200])));
+    let layers = parse::layers(&octets, octets.len(), None).unwrap();
+    let (mut frame, mut cut) = (bench.stash.take().unwrap(), Vec::new());
+    assert!(frame.fill(&octets));
+    crate::rewrite::fragment::fragment(frame, &layers, 500, &mut bench.stash, &mut |one| cut.push(one)).unwrap();
+    let frames: Vec<Vec<u8>> = cut.iter().map(Frame::to_vec).collect();
+    cut.into_iter().for_each(|frame| bench.stash.give(frame));
+    let trains: Vec<_> = frames.iter().rev().filter_map(|frame| bench.take(frame)).collect();
+    assert_eq!((trains.len(), &trains[0].0, trains[0].1, bench.octets), (1, &frames, key_of(&octets), 1208));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use api::{BridgeId, Change, Endpoint, EndpointKind, MacAddr, PortId, StationKey, Vlan};
+use api::{BridgeId, Change, Delta, Endpoint, EndpointKind, MacAddr, Port, PortId, StationKey, Vlan};
 
 use crate::burst::VlanEdit;
 use crate::drop::DropReason;
@@ -84,6 +84,10 @@ impl Bridging {
     }
 }
 
+fn is_stack(delta: &Delta<Port>) -> bool {
+    delta.new.as_ref().or(delta.old.as_ref()).is_some_and(|port| port.id == PortId::STACK)
+}
+
 /// Endpoints are in VLAN 0 of their bridge.
 fn station_of(endpoint: &Endpoint) -> StationKey {
     StationKey { bridge: endpoint.key.bridge, vlan: 0, mac: endpoint.mac }
@@ -102,7 +106,7 @@ fn egress_tagged(port: &Vlan, vlan: u16) -> Option<bool> {
 }
 
 /// What is done to the tag of a frame that came in as `tag` (of the key) and leaves in `vlan`.
-fn tag_edit(tag: u16, vlan: u16, leaves_tagged: bool) -> VlanEdit {
+pub(super) fn tag_edit(tag: u16, vlan: u16, leaves_tagged: bool) -> VlanEdit {
     match (tag & VLAN_TAGGED != 0, leaves_tagged) {
         (false, false) => VlanEdit::Keep,
         (false, true) => VlanEdit::Push(vlan),
@@ -180,6 +184,8 @@ impl Stage for Bridging {
                     (Some(bridge), None) => self.bridges.set(bridge.id, None, touched),
                     (None, None) => {}
                 },
+                // The switch's own stack hears what is routed to it, and nothing else.
+                Change::Port(delta) if is_stack(delta) => {}
                 Change::Port(delta) => {
                     if let Some(port) = &delta.old {
                         self.edit(port.bridge, touched, |domain| {
@@ -228,6 +234,10 @@ impl Stage for Bridging {
     }
 
     fn decide(&self, walk: &mut Walk<'_>) -> Next {
+        // Routed already.
+        if !walk.outputs.is_empty() {
+            return Next::Continue;
+        }
         let Some(domain) = self.bridges.get(walk.bridge, &mut walk.asked) else {
             return Next::Drop(DropReason::NoBridge);
         };

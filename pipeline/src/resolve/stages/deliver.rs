@@ -57,7 +57,7 @@ impl Stage for Deliver {
         });
         match *walk.outputs.as_slice() {
             [] => Next::Drop(DropReason::NoPort),
-            [copy] if walk.size() > u32::from(copy.mtu) => {
+            [copy] if walk.size() > u32::from(copy.mtu) && walk.cut.is_none() => {
                 walk.transient = true;
                 Next::Drop(DropReason::ExceedsMtu)
             }

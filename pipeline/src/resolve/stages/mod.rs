@@ -5,7 +5,11 @@ pub mod bridge;
 pub mod commit;
 pub mod connection;
 pub mod deliver;
+#[cfg(test)]
+mod kit;
 pub mod masquerade;
+pub mod neighbor;
+pub mod route;
 pub mod service;
 
 use crate::resolve::stage::StageDef;
@@ -13,8 +17,10 @@ use crate::resolve::stage::StageDef;
 /// The default order of a walk.
 pub const STAGES: &[&StageDef] = &[
     &admit::STAGE,
+    &neighbor::STAGE,
     &connection::STAGE,
     &service::STAGE,
+    &route::STAGE,
     &bridge::STAGE,
     &masquerade::STAGE,
     &commit::STAGE,

@@ -1,0 +1,146 @@
+//! What the switch was told of a routed bridge: its router, and who is where for certain.
+//!
+//! Several stages ask this, each of its own copy (stages share nothing but the walk). The copies have the same names
+//! and rows, so a question that two of them ask is noted as one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::{AddressKey, BridgeId, Change, EndpointKind, MacAddr, PortId, Router};
+
+use crate::probe::cells::{Asked, Touched};
+use crate::tables::Exact;
+
+/// An address that is known for certain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// Behind this port.
+    pub port: PortId,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// What it is; `None` for a neighbour that an operator stated.
+    pub kind: Option<EndpointKind>,
+    /// What people call it.
+    pub name: Arc<str>,
+}
+
+impl Resident {
+    /// It is the switch's own address.
+    pub fn is_gateway(&self) -> bool {
+        self.kind == Some(EndpointKind::Gateway)
+    }
+}
+
+/// Routers, endpoints and static neighbours.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    routers: Exact<BridgeId, Arc<Router>>,
+    endpoints: Exact<AddressKey, Resident>,
+    neighbors: Exact<AddressKey, Resident>,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self {
+            routers: Exact::new("router"),
+            endpoints: Exact::new("endpoint"),
+            neighbors: Exact::new("static neighbor"),
+        }
+    }
+}
+
+impl Topology {
+    /// Take over what a transaction says.
+    pub fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
+        for change in changes {
+            match change {
+                Change::Router(delta) => {
+                    if let Some(router) = delta.new.as_ref().or(delta.old.as_ref()) {
+                        self.routers.set(router.bridge, delta.new.clone().map(Arc::new), touched);
+                    }
+                }
+                Change::Endpoint(delta) => {
+                    let resident = |endpoint: &api::Endpoint| Resident {
+                        port: endpoint.port,
+                        mac: endpoint.mac,
+                        kind: Some(endpoint.kind),
+                        name: endpoint.name.as_str().into(),
+                    };
+                    if let Some(endpoint) = delta.new.as_ref().or(delta.old.as_ref()) {
+                        self.endpoints.set(endpoint.key, delta.new.as_ref().map(resident), touched);
+                    }
+                }
+                Change::Neighbor(delta) => {
+                    let resident = |neighbor: api::Neighbor| Resident {
+                        port: neighbor.port,
+                        mac: neighbor.mac,
+                        kind: None,
+                        name: "static neighbor".into(),
+                    };
+                    if let Some(neighbor) = delta.new.as_ref().or(delta.old.as_ref()) {
+                        self.neighbors.set(neighbor.key, delta.new.map(resident), touched);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The router of a bridge.
+    pub fn router(&self, bridge: BridgeId, asked: &mut Asked<'_>) -> Option<&Arc<Router>> {
+        self.routers.get(bridge, asked)
+    }
+
+    /// The endpoint of an address.
+    pub fn endpoint(&self, key: AddressKey, asked: &mut Asked<'_>) -> Option<&Resident> {
+        self.endpoints.get(key, asked)
+    }
+
+    /// Who has an address for certain: an endpoint, or else a static neighbour.
+    pub fn resident(&self, key: AddressKey, asked: &mut Asked<'_>) -> Option<&Resident> {
+        match self.endpoints.get(key, asked) {
+            Some(resident) => Some(resident),
+            None => self.neighbors.get(key, asked),
+        }
+    }
+}
+
+/// The address that the switch speaks from to somebody at `port` with address `to`: of the gateway on its link, of the
+/// node to the outside, or else any of the family.
+pub fn own_address(router: &Router, port: PortId, to: IpAddr) -> Option<IpAddr> {
+    let same = |address: &IpAddr| address.is_ipv4() == to.is_ipv4();
+    let link = router.gateways.iter().find(|net| net.contains(&to)).map(|net| net.addr());
+    let gateway = router.gateways.iter().map(|net| net.addr()).find(same);
+    let node = router.node.iter().copied().find(same);
+    let others = if router.uplink == Some(port) { node.or(gateway) } else { gateway.or(node) };
+    link.or(others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_switch_speaks_from_the_link_it_speaks_on() {
+        let router = Router {
+            bridge: BridgeId(1),
+            mac: MacAddr([2, 0, 0, 0, 0, 0xee]),
+            gateways: ["10.0.0.1/24", "10.0.1.1/24", "fd00::1/64"].map(|net| net.parse().unwrap()).to_vec(),
+            node: vec!["192.0.2.9".parse().unwrap()],
+            uplink: Some(PortId(9)),
+            snat_ports: Router::SNAT_PORTS,
+        };
+        for (port, to, from) in [
+            (1, "10.0.1.7", Some("10.0.1.1")),
+            (9, "10.0.1.7", Some("10.0.1.1")),
+            (1, "198.51.100.1", Some("10.0.0.1")),
+            (9, "198.51.100.1", Some("192.0.2.9")),
+            (9, "2001:db8::1", Some("fd00::1")),
+        ] {
+            let own = own_address(&router, PortId(port), to.parse().unwrap());
+            assert_eq!(own, from.map(|from| from.parse().unwrap()), "{to} at {port}");
+        }
+        let router = Router { gateways: vec![], ..router };
+        assert_eq!(own_address(&router, PortId(1), "2001:db8::1".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,201 @@
+//! Which connections a transaction ends: what is known of them rests on something that is no more.
+//!
+//! - An endpoint went, or its address is another's now: nobody may speak for it, or hear what was meant for it (FASTPATH 3).
+//! - A UDP service lost a backend that neither serves nor drains any more, or got its first ones: datagrams have no
+//!   connection whose end would tell their sender, so they would go astray for as long as it keeps sending
+//!   (`pkg/proxy/conntrack/cleanup.go` of Kubernetes). A service without any backend, or that is gone, is one that lost
+//!   them all. TCP and SCTP find out by themselves, and may be shut down in good order.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use api::{AddressKey, Change, Delta, Endpoint, Proto, Service, Transaction};
+use pipeline::live::connections::Tuple;
+
+/// What is no more.
+#[derive(Debug, Default)]
+pub(crate) struct Doomed {
+    /// Addresses, each with the identity that it had.
+    endpoints: HashSet<(AddressKey, u64)>,
+    /// UDP services whose backends changed: address and port, and the backends that still serve.
+    services: HashMap<(IpAddr, u16), HashSet<SocketAddr>>,
+}
+
+impl Doomed {
+    /// What a transaction takes away; `None` when it ends no connection.
+    pub(crate) fn of(transaction: &Transaction) -> Option<Self> {
+        let mut doomed = Self::default();
+        for change in &transaction.changes {
+            match change {
+                Change::Endpoint(delta) => doomed.add_endpoint(delta),
+                Change::Service(delta) => doomed.add_service(delta),
+                _ => {}
+            }
+        }
+        (!doomed.endpoints.is_empty() || !doomed.services.is_empty()).then_some(doomed)
+    }
+
+    fn add_endpoint(&mut self, delta: &Delta<Endpoint>) {
+        let Some(old) = &delta.old else { return };
+        let is_same = |new: &Endpoint| (new.key, new.identity) == (old.key, old.identity);
+        if !delta.new.as_ref().is_some_and(is_same) {
+            self.endpoints.insert((old.key, old.identity));
+        }
+    }
+
+    fn add_service(&mut self, delta: &Delta<Service>) {
+        let Some(service) = delta.new.as_ref().or(delta.old.as_ref()) else { return };
+        if service.key.proto != Proto::Udp {
+            return;
+        }
+        let (before, after) = (serving(delta.old.as_ref()), serving(delta.new.as_ref()));
+        let lost_some = !before.is_subset(&after);
+        let got_first = before.is_empty() && !after.is_empty();
+        if lost_some || got_first {
+            self.services.insert((service.key.address, service.key.port), after);
+        }
+    }
+
+    /// Whether it ends this connection: its tuples, and the identities of the endpoint that opened it and of the one that it
+    /// was opened to.
+    pub(crate) fn ends(&self, original: &Tuple, reply: &Tuple, identities: [u64; 2]) -> bool {
+        let is_gone = |address: IpAddr, identity: u64| {
+            self.endpoints.contains(&(AddressKey { bridge: original.zone, address }, identity))
+        };
+        let [opener, other] = identities;
+        // Answers come from where it was opened to in truth.
+        let goes_astray = || {
+            let serving = self.services.get(&(original.dst, original.dport));
+            serving.is_some_and(|serving| !serving.contains(&SocketAddr::new(reply.src, reply.sport)))
+        };
+        is_gone(original.src, opener)
+            || is_gone(reply.src, other)
+            || (original.proto == Proto::Udp as u8 && goes_astray())
+    }
+}
+
+/// The backends of a service that have connections.
+fn serving(service: Option<&Service>) -> HashSet<SocketAddr> {
+    service.into_iter().flat_map(|service| service.backends.iter().chain(service.draining.iter()).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::{BridgeId, Choice, EndpointKind, MacAddr, PortId, ServiceKey};
+
+    use super::*;
+
+    const ZONE: BridgeId = BridgeId(1);
+    const VIP: &str = "10.96.0.10";
+    const CLIENT: &str = "10.1.0.9";
+
+    fn service(proto: Proto, backends: &[&str], draining: &[&str]) -> Service {
+        let parse = |list: &[&str]| -> Arc<[SocketAddr]> { list.iter().map(|text| text.parse().unwrap()).collect() };
+        Service {
+            key: ServiceKey { address: VIP.parse().unwrap(), proto, port: 53 },
+            name: Arc::from("kube-system/dns:dns"),
+            choice: Choice::Random,
+            backends: parse(backends),
+            draining: parse(draining),
+        }
+    }
+
+    fn endpoint(address: &str, identity: u64) -> Endpoint {
+        Endpoint {
+            key: AddressKey { bridge: ZONE, address: address.parse().unwrap() },
+            port: PortId(1),
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            kind: EndpointKind::Pod,
+            identity,
+            name: "pod/default/web-0".to_owned(),
+        }
+    }
+
+    /// From the client to the service, answered by a backend.
+    fn tuples(proto: Proto, backend: &str) -> (Tuple, Tuple) {
+        let backend: SocketAddr = backend.parse().unwrap();
+        let original = Tuple {
+            zone: ZONE,
+            proto: proto as u8,
+            src: CLIENT.parse().unwrap(),
+            dst: VIP.parse().unwrap(),
+            sport: 5000,
+            dport: 53,
+        };
+        let reply = Tuple { src: backend.ip(), sport: backend.port(), ..original.turned() };
+        (original, reply)
+    }
+
+    /// Whether a change ends a connection to each of two backends.
+    fn ended(change: Change, proto: Proto, identities: [u64; 2]) -> [bool; 2] {
+        let doomed = Doomed::of(&Transaction { changes: vec![change] });
+        ["10.1.0.2:5353", "10.1.0.3:5353"].map(|backend| {
+            let (original, reply) = tuples(proto, backend);
+            doomed.as_ref().is_some_and(|doomed| doomed.ends(&original, &reply, identities))
+        })
+    }
+
+    fn change(proto: Proto, before: Option<Lists>, after: Option<Lists>) -> Change {
+        let make = |lists: Option<Lists>| lists.map(|[backends, draining]| service(proto, backends, draining));
+        Change::Service(Delta { old: make(before), new: make(after) })
+    }
+
+    /// Backends and draining ones.
+    type Lists = [&'static [&'static str]; 2];
+
+    const A: &str = "10.1.0.2:5353";
+    const B: &str = "10.1.0.3:5353";
+
+    #[test]
+    fn u1_a_udp_flow_ends_with_its_backend_and_not_before() {
+        let rows: [(Option<Lists>, Option<Lists>, [bool; 2]); 7] = [
+            (Some([&[A, B], &[]]), Some([&[A], &[]]), [false, true]),
+            (Some([&[A, B], &[]]), Some([&[A], &[B]]), [false, false]),
+            (Some([&[A], &[B]]), Some([&[A], &[]]), [false, true]),
+            (Some([&[A], &[]]), Some([&[A, B], &[]]), [false, false]),
+            // The target port counts.
+            (Some([&[A, B], &[]]), Some([&["10.1.0.2:53", "10.1.0.3:53"], &[]]), [true, true]),
+            // U3: no backend is an empty set, U6: and so is no service.
+            (Some([&[A, B], &[]]), Some([&[], &[]]), [true, true]),
+            (Some([&[A, B], &[]]), None, [true, true]),
+        ];
+        for (before, after, ends) in rows {
+            assert_eq!(ended(change(Proto::Udp, before, after), Proto::Udp, [1, 2]), ends, "{before:?} → {after:?}");
+            assert_eq!(ended(change(Proto::Tcp, before, after), Proto::Tcp, [1, 2]), [false; 2], "U4");
+            assert_eq!(ended(change(Proto::Sctp, before, after), Proto::Sctp, [1, 2]), [false; 2], "U4");
+        }
+    }
+
+    #[test]
+    fn u2_what_went_astray_before_the_first_backend_ends_with_it() {
+        for before in [None, Some([&[], &[]] as Lists)] {
+            assert_eq!(ended(change(Proto::Udp, before, Some([&[A], &[]])), Proto::Udp, [1, 2]), [false, true]);
+        }
+    }
+
+    #[test]
+    fn a_connection_ends_with_either_of_its_endpoints_and_not_with_its_address_of_another_identity() {
+        let gone = |address: &str, identity| Change::Endpoint(Delta::remove(endpoint(address, identity)));
+        assert_eq!(ended(gone(CLIENT, 7), Proto::Tcp, [7, 8]), [true, true]);
+        assert_eq!(ended(gone("10.1.0.3", 8), Proto::Tcp, [7, 8]), [false, true]);
+        assert_eq!(ended(gone("10.1.0.3", 9), Proto::Tcp, [7, 8]), [false, false]);
+        // The same pod's other address.
+        assert_eq!(ended(gone("10.1.0.77", 7), Proto::Tcp, [7, 8]), [false, false]);
+        let changed =
+            |before, after| Change::Endpoint(Delta::replace(endpoint(CLIENT, before), endpoint(CLIENT, after)));
+        assert_eq!(ended(changed(7, 9), Proto::Tcp, [7, 8]), [true, true]);
+        assert_eq!(ended(changed(7, 7), Proto::Tcp, [7, 8]), [false, false]);
+    }
+
+    #[test]
+    fn a_transaction_that_ends_nothing_asks_for_no_scan() {
+        let quiet = [
+            Change::Endpoint(Delta::add(endpoint(CLIENT, 1))),
+            change(Proto::Udp, Some([&[A], &[]]), Some([&[A, B], &[]])),
+            change(Proto::Tcp, Some([&[A], &[]]), None),
+        ];
+        assert!(Doomed::of(&Transaction { changes: quiet.to_vec() }).is_none());
+    }
+}
