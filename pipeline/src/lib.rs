@@ -35,7 +35,7 @@ pub mod raw;
 pub mod segment;
 pub mod tables;
 
-use burst::{Burst, Verdict};
+use burst::{Burst, Lanes, Verdict};
 use counters::Counters;
 use key::Class;
 use live::{Live, Now};
@@ -51,7 +51,7 @@ use resolve::{Resolver, account, retire};
 /// Entries that a cache of each class may have.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of the IPv4 class, which bridged frames belong to.
+    /// Of the IPv4 class, which bridged frames belong to, and all but IPv6 where IPv6 addresses count.
     pub v4: usize,
     /// Of the IPv6 class.
     pub v6: usize,
@@ -178,11 +178,11 @@ impl Pipeline {
         };
         parse::parse(burst, &ingress.mask, &self.hasher);
         done(Step::Parse);
-        let resolver = &mut self.resolver;
+        let (resolver, all) = (&mut self.resolver, burst.all());
         let (tally, walks) = match burst.class {
-            Class::V4 => known_or_walk(&mut self.v4, resolver, burst, ingress, moment, turn, &mut done),
-            Class::V6 => known_or_walk(&mut self.v6, resolver, burst, ingress, moment, turn, &mut done),
-            Class::Wide => known_or_walk(&mut self.wide, resolver, burst, ingress, moment, turn, &mut done),
+            Class::V4 => known_or_walk(&mut self.v4, resolver, burst, all, ingress, moment, turn, &mut done),
+            Class::V6 => self.by_width(burst, ingress, moment, turn, &mut done),
+            Class::Wide => known_or_walk(&mut self.wide, resolver, burst, all, ingress, moment, turn, &mut done),
         };
         if self.shadow != 0 {
             self.compare(burst, tally.hits, ingress, moment, turn);
@@ -197,6 +197,32 @@ impl Pipeline {
             coverage.cache_stale.add(tally.stale);
         }
         walks
+    }
+
+    /// Steps two and three for a port whose mask has IPv6 addresses: frames that have none are looked up where a shorter
+    /// key is compared.
+    #[inline]
+    fn by_width(
+        &mut self,
+        burst: &mut Burst,
+        ingress: &Ingress,
+        moment: Moment,
+        turn: &Turn<'_>,
+        done: &mut impl FnMut(Step),
+    ) -> (Tally, usize) {
+        let Self { v4, v6, resolver, .. } = self;
+        let (all, [narrow, wide]) = (burst.all(), burst.by_width());
+        if narrow.is_empty() {
+            return known_or_walk(v6, resolver, burst, all, ingress, moment, turn, done);
+        }
+        if wide.is_empty() {
+            return known_or_walk(v4, resolver, burst, all, ingress, moment, turn, done);
+        }
+        let (first, walked) = known_or_walk(v4, resolver, burst, narrow, ingress, moment, turn, done);
+        // Both share what the port may walk.
+        let turn = &Turn { walks: turn.walks.saturating_sub(walked), ..*turn };
+        let (second, walks) = known_or_walk(v6, resolver, burst, wide, ingress, moment, turn, done);
+        (first.and(second), walked + walks)
     }
 
     /// Walk a sampled hit again.
@@ -261,19 +287,21 @@ impl Pipeline {
     }
 }
 
-/// Steps two and three for one class of keys.
+/// Steps two and three for lanes whose keys are of one class.
+#[expect(clippy::too_many_arguments, reason = "what two steps take")]
 fn known_or_walk<const N: usize>(
     cache: &mut FlowCache<N>,
     resolver: &mut Resolver,
     burst: &mut Burst,
+    lanes: impl Lanes,
     ingress: &Ingress,
     moment: Moment,
     turn: &Turn<'_>,
     done: &mut impl FnMut(Step),
 ) -> (Tally, usize) {
-    let tally = probe::probe(cache, burst, moment, &turn.live.cells);
+    let tally = probe::probe(cache, burst, lanes, moment, &turn.live.cells);
     done(Step::Probe);
-    let walks = if tally.misses == 0 { 0 } else { resolver.resolve(cache, burst, ingress, moment, turn) };
+    let walks = if tally.misses == 0 { 0 } else { resolver.resolve(cache, burst, lanes, ingress, moment, turn) };
     done(Step::Resolve);
     (tally, walks)
 }

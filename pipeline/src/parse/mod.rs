@@ -22,14 +22,14 @@ pub use hasher::KeyHasher;
 pub use layers::{MAX_FRAME, layers};
 pub(crate) use layers::{ethertype, proto};
 
-use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
+use crate::burst::{Burst, LANES, Lanes, Layers, Only, Verdict, VlanEdit};
 use crate::drop::DropReason;
-use crate::key::{FlowKey, KeyMask, WORDS};
+use crate::key::{Class, FlowKey, KeyMask, WORDS};
 use crate::raw::Frame;
 #[cfg(target_arch = "x86_64")]
 use crate::raw::simd_parse::Avx512;
 
-use hasher::prefix;
+use hasher::{is_narrow, prefix};
 use template::{Found, Plan};
 
 /// Which twin recognises the template.
@@ -54,8 +54,8 @@ impl Kernel {
     }
 }
 
-/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for classes beyond V4; as many words as
-/// the class compares), `class` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
+/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for lanes beyond class V4; as many words as
+/// the class compares), `class`, `narrow` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
 /// A malformed frame's layers and key are zero.
 pub fn parse(burst: &mut Burst, mask: &KeyMask, hasher: &KeyHasher) {
     parse_with(Kernel::best(), burst, mask, hasher);
@@ -113,8 +113,9 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
     copy(&mut burst.vlans, &KEEP, len);
     let frames = burst.frames.iter().take(len);
     let places = burst.layers.iter_mut().zip(&mut burst.keys);
-    let rare = burst.wide.iter_mut().zip(&mut burst.hashes).zip(&mut burst.verdicts);
-    for ((frame, (layers, key)), ((wide, hash), verdict)) in frames.zip(places).zip(rare) {
+    let rare = burst.wide.iter_mut().zip(&mut burst.verdicts);
+    let mut narrow = Marks::default();
+    for (lane, ((frame, (layers, key)), (wide, verdict))) in frames.zip(places).zip(rare).enumerate() {
         // A lane in use has a frame: rx put it there and tx has not run.
         let Some(frame) = frame else { continue };
         if frame.is_plain()
@@ -123,9 +124,7 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
         {
             (*layers, *key) = (found.layers, found.key);
             if N > 4 {
-                let words = widen::<N>(&found.key);
-                put(wide, &words);
-                *hash = hasher.words(&words);
+                narrow.mark(lane, true);
             }
             continue;
         }
@@ -138,14 +137,44 @@ pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64],
         if N > 4 {
             let words = prefix::<N>(&facts);
             put(wide, &words);
-            *hash = hasher.words(&words);
+            narrow.mark(lane, N == Class::V6.words() && is_narrow(&words));
         }
     }
-    // A loop of its own, which reads the short keys from memory again: to move them out of vector registers costs a tick
-    // more.
-    if N <= 4 {
-        let hashes = burst.hashes.iter_mut().take(len).zip(&burst.keys);
-        hashes.for_each(|(hash, key)| *hash = hasher.words(&narrow::<N>(key)));
+    burst.narrow = narrow.0;
+    // Loops of their own, which read the keys from memory again: to move them out of vector registers costs a tick more.
+    let [short, long] = if N <= 4 { [Only::first(len), Only::NONE] } else { burst.by_width() };
+    let Burst { hashes, keys, wide, .. } = burst;
+    if long.is_empty() {
+        let keys = hashes.iter_mut().take(len).zip(keys);
+        if N <= 4 {
+            keys.for_each(|(hash, key)| *hash = hasher.words(&first::<N>(key)));
+        } else {
+            keys.for_each(|(hash, key)| *hash = hasher.words(key));
+        }
+        return;
+    }
+    for lane in short.each() {
+        if let (Some(hash), Some(key)) = (hashes.get_mut(lane), keys.get(lane)) {
+            *hash = hasher.words(key);
+        }
+    }
+    for lane in long.each() {
+        if let (Some(hash), Some(key)) = (hashes.get_mut(lane), wide.get(lane)) {
+            *hash = hasher.words(&prefix::<N>(key));
+        }
+    }
+}
+
+/// Which lanes are narrow, lane by lane.
+#[derive(Default)]
+struct Marks([u64; 4]);
+
+impl Marks {
+    #[inline(always)]
+    fn mark(&mut self, lane: usize, narrow: bool) {
+        if let Some(word) = self.0.get_mut(lane / 64) {
+            *word |= u64::from(narrow) << (lane % 64);
+        }
     }
 }
 
@@ -159,18 +188,8 @@ fn full(frame: &Frame, in_port: api::PortId, mask: &KeyMask, facts: &mut FlowKey
 
 /// The first `N` of four words.
 #[inline(always)]
-fn narrow<const N: usize>(words: &[u64; 4]) -> [u64; N] {
+fn first<const N: usize>(words: &[u64; 4]) -> [u64; N] {
     words.first_chunk().copied().unwrap_or([0; N])
-}
-
-/// Four words, the rest zero.
-#[inline(always)]
-fn widen<const N: usize>(words: &[u64; 4]) -> [u64; N] {
-    let mut all = [0; N];
-    if let Some(first) = all.first_chunk_mut() {
-        *first = *words;
-    }
-    all
 }
 
 /// Set the words of a key that its class compares. The others stay as they are: to clear 256 octets a lane would cost

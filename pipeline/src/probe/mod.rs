@@ -8,7 +8,7 @@ pub mod cache;
 pub mod cells;
 pub mod trail;
 
-use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
+use crate::burst::{Burst, LANES, Lanes, Verdict, VlanEdit};
 use crate::key::Class;
 use crate::raw::Frame;
 use cache::{FlowCache, NONE};
@@ -25,6 +25,19 @@ pub struct Tally {
     pub revalidated: u64,
     /// Of the misses: entries that a change had made worthless.
     pub stale: u64,
+}
+
+impl Tally {
+    /// What both came to.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            revalidated: self.revalidated + other.revalidated,
+            stale: self.stale + other.stale,
+        }
+    }
 }
 
 /// What one entry says of one frame.
@@ -76,23 +89,46 @@ pub(crate) fn ask<const N: usize>(
     Answer::Hit { verdict, vlan, revalidated }
 }
 
-/// Look all pending lanes up.
-pub fn probe<const N: usize>(cache: &mut FlowCache<N>, burst: &mut Burst, moment: Moment, cells: &Cells) -> Tally {
+/// Look those of `lanes` up that are pending.
+pub fn probe<const N: usize>(
+    cache: &mut FlowCache<N>,
+    burst: &mut Burst,
+    lanes: impl Lanes,
+    moment: Moment,
+    cells: &Cells,
+) -> Tally {
     let mut places = [NONE; LANES];
-    let lanes = burst.len();
-    for (place, hash) in places.iter_mut().zip(&burst.hashes).take(lanes) {
-        *place = cache.prefetch_set(*hash);
+    for lane in lanes.each() {
+        if let (Some(place), Some(hash)) = (places.get_mut(lane), burst.hashes.get(lane)) {
+            *place = cache.prefetch_set(*hash);
+        }
     }
-    for (place, hash) in places.iter_mut().zip(&burst.hashes).take(lanes) {
-        *place = cache.candidate(*place, *hash);
+    for lane in lanes.each() {
+        if let (Some(place), Some(hash)) = (places.get_mut(lane), burst.hashes.get(lane)) {
+            *place = cache.candidate(*place, *hash);
+        }
     }
     let mut tally = Tally::default();
     let Burst { keys, wide, hashes, frames, layers, verdicts, vlans, .. } = burst;
-    let facts = frames.iter().zip(hashes.iter()).zip(layers.iter());
-    let rest = places.iter().zip(facts).zip(verdicts.iter_mut().zip(vlans)).take(lanes);
-    let mut lane = |key: &[u64; N], ((&place, ((frame, &hash), layers)), (verdict, vlan)): Lane<'_>| {
+    for lane in lanes.each() {
+        let key = if N == Class::V4.words() {
+            keys.get(lane).and_then(|key| key.first_chunk())
+        } else {
+            wide.get(lane).and_then(|key| key.words.first_chunk())
+        };
+        let (Some(key), Some(&place), Some(&hash), Some(frame), Some(layers), Some(verdict), Some(vlan)) = (
+            key,
+            places.get(lane),
+            hashes.get(lane),
+            frames.get(lane),
+            layers.get(lane),
+            verdicts.get_mut(lane),
+            vlans.get_mut(lane),
+        ) else {
+            continue;
+        };
         if *verdict != Verdict::Pending {
-            return;
+            continue;
         }
         let octets = frame.as_ref().map_or(0, Frame::len);
         // The common case, without a call: this flow, decided under what is in force, and fit for this frame.
@@ -107,7 +143,7 @@ pub fn probe<const N: usize>(cache: &mut FlowCache<N>, burst: &mut Burst, moment
             if promoted {
                 cache.promote(key, hash);
             }
-            return;
+            continue;
         }
         match again(cache, place, (key, hash), layers.guard, octets, moment, cells) {
             Answer::Hit { verdict: decided, vlan: edit, revalidated } => {
@@ -118,17 +154,9 @@ pub fn probe<const N: usize>(cache: &mut FlowCache<N>, burst: &mut Burst, moment
             Answer::Stale => (tally.stale, tally.misses) = (tally.stale + 1, tally.misses + 1),
             Answer::No => tally.misses += 1,
         }
-    };
-    if N == Class::V4.words() {
-        keys.iter().filter_map(|key| key.first_chunk()).zip(rest).for_each(|(key, rest)| lane(key, rest));
-    } else {
-        wide.iter().filter_map(|key| key.words.first_chunk()).zip(rest).for_each(|(key, rest)| lane(key, rest));
     }
     tally
 }
-
-/// What the last pass needs of a lane beside its key.
-type Lane<'a> = ((&'a u32, ((&'a Option<Frame>, &'a u64), &'a Layers)), (&'a mut Verdict, &'a mut VlanEdit));
 
 /// What is not the common case: an older decision, another flow under the same tag, no entry at all.
 #[cold]

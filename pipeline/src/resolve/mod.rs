@@ -9,7 +9,7 @@ pub mod stage;
 pub mod stages;
 pub mod walk;
 
-use crate::burst::{Burst, Layers, Verdict, VlanEdit};
+use crate::burst::{Burst, Lanes, Layers, Verdict, VlanEdit};
 use crate::drop::DropReason;
 use crate::live::stations::Heard;
 use crate::parse;
@@ -43,19 +43,20 @@ struct Outcome<'a> {
 }
 
 impl Resolver {
-    /// Decide all lanes that are still pending. At most `turn.walks` walks are made; the rest is dropped as
+    /// Decide those of `lanes` that are still pending. At most `turn.walks` walks are made; the rest is dropped as
     /// `miss-overload`. Returns how many were made.
     pub fn resolve<const N: usize>(
         &mut self,
         cache: &mut FlowCache<N>,
         burst: &mut Burst,
+        lanes: impl Lanes,
         ingress: &Ingress,
         moment: Moment,
         turn: &Turn<'_>,
     ) -> usize {
         let mut walks = 0;
         self.transient.clear();
-        for lane in 0..burst.len() {
+        for lane in lanes.each() {
             if burst.verdicts.get(lane) != Some(&Verdict::Pending) {
                 continue;
             }
