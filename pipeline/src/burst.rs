@@ -220,13 +220,26 @@ impl Only {
         }))
     }
 
-    fn and(self, other: Self) -> Self {
+    /// The lanes of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
         let (Self([a, b, c, d]), Self([e, f, g, h])) = (self, other);
         Self([a & e, b & f, c & g, d & h])
     }
 
-    fn not(self) -> Self {
+    /// All other lanes.
+    #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "its like, `and`, is no operator either")]
+    pub fn not(self) -> Self {
         Self(self.0.map(|word| !word))
+    }
+
+    /// Add a lane, or add none.
+    #[inline(always)]
+    pub fn mark(&mut self, lane: usize, add: bool) {
+        if let Some(word) = self.0.get_mut(lane / 64) {
+            *word |= u64::from(add) << (lane % 64);
+        }
     }
 
     /// There is no lane.

@@ -30,7 +30,7 @@ use crate::raw::Frame;
 use crate::raw::simd_parse::Avx512;
 
 use hasher::{is_narrow, prefix};
-use template::{Found, Plan};
+use template::{Plan, Window};
 
 /// Which twin recognises the template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub fn parse_with(kernel: Kernel, burst: &mut Burst, mask: &KeyMask, hasher: &Ke
         2 => dispatch::<2>(kernel, work),
         4 => dispatch::<4>(kernel, work),
         8 => dispatch::<8>(kernel, work),
-        _ => lanes::<WORDS>(work, |_, _, _| None),
+        _ => lanes::<WORDS>(work, |_, _, _, _| None, |_, _, _, _, _| None),
     }
 }
 
@@ -78,7 +78,7 @@ fn dispatch<const N: usize>(kernel: Kernel, work: Work<'_>) {
     match kernel {
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx512(proof) => proof.lanes::<N>(work),
-        Kernel::Scalar => lanes::<N>(work, template::scalar),
+        Kernel::Scalar => lanes::<N>(work, template::four, template::six::<N>),
     }
 }
 
@@ -102,80 +102,122 @@ fn copy<T: Copy>(to: &mut [T; LANES], from: &[T; LANES], len: usize) {
     }
 }
 
-/// The loop over the lanes, compiled once for each kernel and number of words that are hashed.
+/// The loops over the lanes, compiled once for each kernel and number of words that are hashed.
+///
+/// Each kind of frame has a loop of its own, over what the one before it left: a loop without calls, and with one shape's
+/// constants, keeps all it needs in registers, and a burst of both versions is mispredicted once a frame at most.
 #[inline(always)]
-pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64], usize, &Plan) -> Option<Found>) {
+pub(crate) fn lanes<const N: usize>(
+    work: Work<'_>,
+    four: impl Fn(&Window, usize, &Plan, &mut [u64; 4]) -> Option<Layers>,
+    six: impl Fn(&Window, usize, &Plan, &mut [u64; 4], &mut FlowKey) -> Option<Layers>,
+) {
     let Work { burst, mask, hasher, plan } = work;
     // A copy, which no store into the burst can change: its words stay in registers.
     let hasher = hasher.clone();
     let (len, in_port) = (burst.len(), burst.in_port);
     copy(&mut burst.verdicts, &PENDING, len);
     copy(&mut burst.vlans, &KEEP, len);
-    let frames = burst.frames.iter().take(len);
-    let places = burst.layers.iter_mut().zip(&mut burst.keys);
-    let rare = burst.wide.iter_mut().zip(&mut burst.verdicts);
-    let mut narrow = Marks::default();
-    for (lane, ((frame, (layers, key)), (wide, verdict))) in frames.zip(places).zip(rare).enumerate() {
-        // A lane in use has a frame: rx put it there and tx has not run.
-        let Some(frame) = frame else { continue };
-        if frame.is_plain()
-            && let Some(window) = frame.window()
-            && let Some(found) = template(window, frame.head().len(), &plan)
-        {
-            (*layers, *key) = (found.layers, found.key);
-            if N > 4 {
-                narrow.mark(lane, true);
+    let Burst { frames, layers, keys, wide, verdicts, hashes, .. } = burst;
+
+    // Marks are collected a word at a time: in memory, each would wait for the one before it (3 ticks a frame).
+    let mut left = Only::NONE;
+    let chunks = layers.chunks_mut(64).zip(keys.chunks_mut(64)).zip(&mut left.0);
+    for (frames, ((layers, keys), left)) in frames.get(..len).unwrap_or(&[]).chunks(64).zip(chunks) {
+        let mut bit = 1_u64;
+        for (frame, (layers, key)) in frames.iter().zip(layers.iter_mut().zip(keys)) {
+            if let Some(frame) = frame
+                && frame.is_plain()
+                && let Some(window) = frame.window()
+                && let Some(found) = four(window, frame.head().len(), &plan, key)
+            {
+                *layers = found;
+            } else {
+                *left |= bit;
             }
-            continue;
+            bit <<= 1;
         }
+    }
+
+    let (mut rest, mut long) = (Only::NONE, Only::NONE);
+    let marks = rest.0.iter_mut().zip(&mut long.0);
+    for (word, (&left, (rest, long))) in left.0.iter().zip(marks).enumerate() {
+        let mut todo = left;
+        let (mut unknown, mut narrow) = (0, 0);
+        while todo != 0 {
+            let bit = todo & todo.wrapping_neg();
+            let lane = word * 64 + todo.trailing_zeros() as usize;
+            todo ^= bit;
+            let Some((Some(frame), layers, key, wide)) = places_of(frames, layers, keys, wide, lane) else { continue };
+            if frame.is_plain()
+                && let Some(window) = frame.window()
+                && let Some(found) = six(window, frame.head().len(), &plan, key, wide)
+            {
+                *layers = found;
+                if N > 4 {
+                    narrow |= if is_narrow(&wide.words) { bit } else { 0 };
+                }
+            } else {
+                unknown |= bit;
+            }
+        }
+        *rest = unknown;
+        *long = if N > 4 { left & !unknown & !narrow } else { 0 };
+    }
+
+    for lane in rest.each() {
+        // A lane in use has a frame: rx put it there and tx has not run.
+        let Some((Some(frame), layers, key, wide)) = places_of(frames, layers, keys, wide, lane) else { continue };
         let mut facts = FlowKey::EMPTY;
         *layers = full(frame, in_port, mask, &mut facts).unwrap_or_else(|reason| {
-            *verdict = Verdict::Drop(reason);
+            if let Some(verdict) = verdicts.get_mut(lane) {
+                *verdict = Verdict::Drop(reason);
+            }
             Layers::default()
         });
         *key = prefix(&facts);
         if N > 4 {
-            let words = prefix::<N>(&facts);
-            put(wide, &words);
-            narrow.mark(lane, N == Class::V6.words() && is_narrow(&words));
+            put(wide, &prefix::<N>(&facts));
+            long.mark(lane, N > Class::V6.words() || !is_narrow(&facts.words));
         }
     }
-    burst.narrow = narrow.0;
+
     // Loops of their own, which read the keys from memory again: to move them out of vector registers costs a tick more.
-    let [short, long] = if N <= 4 { [Only::first(len), Only::NONE] } else { burst.by_width() };
-    let Burst { hashes, keys, wide, .. } = burst;
+    let short = Only::first(len).and(long.not());
     if long.is_empty() {
-        let keys = hashes.iter_mut().take(len).zip(keys);
+        let keys = hashes.iter_mut().take(len).zip(keys.iter());
         if N <= 4 {
             keys.for_each(|(hash, key)| *hash = hasher.words(&first::<N>(key)));
         } else {
             keys.for_each(|(hash, key)| *hash = hasher.words(key));
         }
-        return;
-    }
-    for lane in short.each() {
-        if let (Some(hash), Some(key)) = (hashes.get_mut(lane), keys.get(lane)) {
-            *hash = hasher.words(key);
+    } else {
+        for lane in short.each() {
+            if let (Some(hash), Some(key)) = (hashes.get_mut(lane), keys.get(lane)) {
+                *hash = hasher.words(key);
+            }
+        }
+        for lane in long.each() {
+            if let (Some(hash), Some(key)) = (hashes.get_mut(lane), wide.get(lane)) {
+                *hash = hasher.words(&prefix::<N>(key));
+            }
         }
     }
-    for lane in long.each() {
-        if let (Some(hash), Some(key)) = (hashes.get_mut(lane), wide.get(lane)) {
-            *hash = hasher.words(&prefix::<N>(key));
-        }
-    }
+    burst.narrow = if N == Class::V6.words() { short.0 } else { [0; 4] };
 }
 
-/// Which lanes are narrow, lane by lane.
-#[derive(Default)]
-struct Marks([u64; 4]);
+/// A lane's frame, and where its layers, short and long key are put.
+type Places<'a> = (&'a Option<Frame>, &'a mut Layers, &'a mut [u64; 4], &'a mut FlowKey);
 
-impl Marks {
-    #[inline(always)]
-    fn mark(&mut self, lane: usize, narrow: bool) {
-        if let Some(word) = self.0.get_mut(lane / 64) {
-            *word |= u64::from(narrow) << (lane % 64);
-        }
-    }
+#[inline(always)]
+fn places_of<'a>(
+    frames: &'a [Option<Frame>; LANES],
+    layers: &'a mut [Layers; LANES],
+    keys: &'a mut [[u64; 4]; LANES],
+    wide: &'a mut [FlowKey; LANES],
+    lane: usize,
+) -> Option<Places<'a>> {
+    Some((frames.get(lane)?, layers.get_mut(lane)?, keys.get_mut(lane)?, wide.get_mut(lane)?))
 }
 
 /// The full parser; `facts` stay empty when the frame is malformed.
