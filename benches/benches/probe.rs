@@ -61,13 +61,15 @@ fn hit(criterion: &mut Criterion<CpuTime>) {
                 turn = (turn + 1) % used;
                 let burst = &mut bursts[turn];
                 burst.verdicts.fill(Verdict::Pending);
-                let tally = probe(&mut cache, burst, cells.now(), &cells);
+                let all = burst.all();
+                let tally = probe(&mut cache, burst, all, cells.now(), &cells);
                 tally.hits
             });
         });
         let tally = {
             bursts[0].verdicts.fill(Verdict::Pending);
-            probe(&mut cache, &mut bursts[0], cells.now(), &cells)
+            let all = bursts[0].all();
+            probe(&mut cache, &mut bursts[0], all, cells.now(), &cells)
         };
         assert!(tally.hits as usize > LANES * 99 / 100, "{tally:?}: this is to measure hits");
     }

@@ -7,6 +7,8 @@
 //! pair i:  port 0 sends  02:00:i -> 02:01:i   10.0.i   -> 10.128.i   UDP 1000 -> 2000, both checksums valid
 //!          port 1 sends  the same, turned round
 //! ```
+//!
+//! Over IPv6 the addresses are fd00::i and fd00::100:i, and the smallest frame has 66 octets, which its headers take.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -25,6 +27,8 @@ use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 const FCS: usize = 4;
 /// Octets of Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 14 + 20 + 8;
+/// Octets of Ethernet, IPv6 and UDP headers.
+const HEADERS6: usize = 14 + 40 + 8;
 /// Sizes that a frame may have, FCS included: what fits into one slot.
 const SIZES: std::ops::RangeInclusive<usize> = 64..=1518;
 /// Frames of a list at least, so that few flows are not one hot cache line.
@@ -76,6 +80,17 @@ impl std::fmt::Display for Size {
     }
 }
 
+/// Internet protocols that frames are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// IPv4.
+    Four,
+    /// IPv6.
+    Six,
+    /// Either, in an order that no CPU predicts.
+    Both,
+}
+
 /// A list of frames in sending order.
 #[derive(Clone, Debug, Default)]
 pub struct Frames {
@@ -96,6 +111,14 @@ impl Frames {
     /// # Errors
     /// When there are no pairs, or more than addresses or memory offsets can tell apart.
     pub fn pairs(pairs: usize, size: Size) -> Result<[Self; 2]> {
+        Self::versions(pairs, size, Version::Four)
+    }
+
+    /// [`Self::pairs`] that speak this version.
+    ///
+    /// # Errors
+    /// As [`Self::pairs`].
+    pub fn versions(pairs: usize, size: Size, version: Version) -> Result<[Self; 2]> {
         ensure!((1..=MOST).contains(&pairs), "{pairs} pairs of stations: 1 to {MOST} can be told apart");
         let mut order: Vec<u32> = (0..FEWEST.next_multiple_of(pairs).max(pairs)).map(|i| (i % pairs) as u32).collect();
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -103,7 +126,13 @@ impl Frames {
             random.shuffle(&mut order);
             let mut frames = Self::default();
             for (n, &pair) in order.iter().enumerate() {
-                frames.push(&udp(pair, turned, size.nth(n) - FCS)?)?;
+                let six = match version {
+                    Version::Four => false,
+                    Version::Six => true,
+                    Version::Both => random.draw() >> 63 == 1,
+                };
+                let frame = if six { udp6 } else { udp };
+                frames.push(&frame(pair, turned, size.nth(n) - FCS)?)?;
             }
             anyhow::Ok(frames)
         };
@@ -250,6 +279,20 @@ fn udp(pair: u32, turned: bool, len: usize) -> Result<Vec<u8>> {
     let payload = vec![0; len - HEADERS];
     let mut frame = Vec::with_capacity(len);
     PacketBuilder::ethernet2(src.0, dst.0).ipv4(src.1, dst.1, 64).udp(1000, 2000).write(&mut frame, &payload)?;
+    Ok(frame)
+}
+
+fn udp6(pair: u32, turned: bool, len: usize) -> Result<Vec<u8>> {
+    let [_, a, b, c] = pair.to_be_bytes();
+    let address = |side: u8| [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, side, a, b, c];
+    let mut ends = [([2, 0, 0, a, b, c], address(0)), ([2, 1, 0, a, b, c], address(1))];
+    if turned {
+        ends.reverse();
+    }
+    let [src, dst] = ends;
+    let payload = vec![0; len.saturating_sub(HEADERS6)];
+    let mut frame = Vec::with_capacity(HEADERS6 + payload.len());
+    PacketBuilder::ethernet2(src.0, dst.0).ipv6(src.1, dst.1, 64).udp(1000, 2000).write(&mut frame, &payload)?;
     Ok(frame)
 }
 

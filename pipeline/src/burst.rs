@@ -7,6 +7,7 @@
 //! | `frames` | rx | the frame; taken out by tx |
 //! | `layers` | parse | where the headers are, and the guard word |
 //! | `keys`, `wide`, `hashes` | parse | the masked key: its first four words, all words if the class is larger, its hash |
+//! | `narrow` | parse | which lanes of a burst of class V6 have a key of class V4 |
 //! | `verdicts` | parse (malformed), probe (hit), resolve (miss) | what becomes of the frame |
 //! | `vlans` | probe, resolve | what to do to the outer tag |
 //! | `edits` | probe | the cache entry whose edits a hit takes; done before a miss can evict it |
@@ -124,10 +125,14 @@ pub struct Burst {
     pub layers: [Layers; LANES],
     /// The first four words of their masked keys.
     pub keys: [[u64; 4]; LANES],
-    /// All words of their masked keys; written and read only for classes beyond [`Class::V4`].
+    /// All words of their masked keys; written and read only for classes beyond [`Class::V4`], and not for narrow lanes.
     pub wide: Box<[FlowKey; LANES]>,
-    /// Class of all the keys.
+    /// Class of all the keys: that of the port's mask.
     pub class: Class,
+    /// In a burst of class V6, a bit for each lane: the words beyond class V4 are all zero, as they are in frames that
+    /// are not IPv6. Such a lane's hash is that of four words, and its flow lives among those of class V4. All zero in
+    /// bursts of other classes.
+    pub narrow: [u64; 4],
     /// Hashes of their masked keys.
     pub hashes: [u64; LANES],
     /// What becomes of them.
@@ -153,6 +158,7 @@ impl Burst {
             keys: [[0; 4]; LANES],
             wide: Box::new([FlowKey::EMPTY; LANES]),
             class: Class::V4,
+            narrow: [0; 4],
             hashes: [0; LANES],
             verdicts: [Verdict::Pending; LANES],
             vlans: [VlanEdit::Keep; LANES],
@@ -191,5 +197,115 @@ impl Burst {
     /// No lane in use.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// All lanes in use.
+    #[inline]
+    pub fn all(&self) -> All {
+        All(self.len())
+    }
+
+    /// The lanes in use that are [`Self::narrow`], and those that are not.
+    pub fn by_width(&self) -> [Only; 2] {
+        let used = Only::first(self.len());
+        let narrow = Only(self.narrow).and(used);
+        [narrow, narrow.not().and(used)]
+    }
+}
+
+/// A choice of lanes, in ascending order. What is done to every lane costs nothing for being able to do it to some: it is
+/// compiled for each kind of choice.
+pub trait Lanes: Copy {
+    /// The lanes, each below [`LANES`].
+    fn each(self) -> impl Iterator<Item = usize>;
+}
+
+/// The first so many lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct All(usize);
+
+impl Lanes for All {
+    #[inline(always)]
+    fn each(self) -> impl Iterator<Item = usize> {
+        0..self.0.min(LANES)
+    }
+}
+
+/// The lanes whose bit is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Only(pub [u64; 4]);
+
+impl Only {
+    /// No lane.
+    pub const NONE: Self = Self([0; 4]);
+
+    /// The first so many lanes.
+    pub fn first(lanes: usize) -> Self {
+        Self(std::array::from_fn(|i| match lanes.saturating_sub(i * 64) {
+            0 => 0,
+            rest => u64::MAX >> (64 - rest.min(64)),
+        }))
+    }
+
+    /// The lanes of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (Self([a, b, c, d]), Self([e, f, g, h])) = (self, other);
+        Self([a & e, b & f, c & g, d & h])
+    }
+
+    /// All other lanes.
+    #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "its like, `and`, is no operator either")]
+    pub fn not(self) -> Self {
+        Self(self.0.map(|word| !word))
+    }
+
+    /// Add a lane, or add none.
+    #[inline(always)]
+    pub fn mark(&mut self, lane: usize, add: bool) {
+        if let Some(word) = self.0.get_mut(lane / 64) {
+            *word |= u64::from(add) << (lane % 64);
+        }
+    }
+
+    /// There is no lane.
+    pub fn is_empty(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+impl Lanes for Only {
+    /// Bit by bit: to ask at every lane would be mispredicted at every second one of a mixed burst.
+    #[inline(always)]
+    fn each(self) -> impl Iterator<Item = usize> {
+        self.0.into_iter().enumerate().flat_map(|(i, mut word)| {
+            std::iter::from_fn(move || {
+                let lane = (word != 0).then(|| i * 64 + word.trailing_zeros() as usize)?;
+                word &= word - 1;
+                Some(lane)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_in_use_are_narrow_or_not_and_each_is_met_once() {
+        let mut burst = Burst::new();
+        for len in [0, 1, 63, 64, 65, 200, 255, 256] {
+            burst.len = len;
+            for bits in [0, !0, 0x5555_5555_5555_5555, 1 << 63] {
+                burst.narrow = [bits, !bits, bits, bits];
+                let is_narrow = |lane: &usize| burst.narrow[lane / 64] >> (lane % 64) & 1 == 1;
+                let (narrow, wide): (Vec<_>, Vec<_>) = (0..len).partition(is_narrow);
+                let found = burst.by_width().map(|lanes| lanes.each().collect::<Vec<_>>());
+                assert_eq!(found, [narrow, wide], "{len}");
+            }
+            assert_eq!(burst.all().each().count(), len);
+        }
     }
 }

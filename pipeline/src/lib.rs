@@ -36,13 +36,13 @@ pub mod reply;
 pub mod segment;
 pub mod tables;
 
-use burst::{Burst, Verdict};
+use burst::{Burst, Lanes, Verdict};
 use counters::Counters;
 use key::Class;
 use live::{Live, Now};
 use parse::KeyHasher;
 use probe::Tally;
-use probe::cache::FlowCache;
+use probe::cache::{FlowCache, Use};
 use probe::cells::Moment;
 use raw::{Memory, Stash};
 use resolve::program::{Ingress, Program};
@@ -52,7 +52,7 @@ use resolve::{Resolver, account, retire};
 /// Entries that a cache of each class may have.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of the IPv4 class, which bridged frames belong to.
+    /// Of the IPv4 class, which bridged frames belong to, and all but IPv6 where IPv6 addresses count.
     pub v4: usize,
     /// Of the IPv6 class.
     pub v6: usize,
@@ -183,10 +183,11 @@ impl Pipeline {
         done(Step::Parse);
         let Self { v4, v6, wide, resolver, shadow, .. } = self;
         let mut slow = Slow { resolver, shadow, ingress, turn, stash };
+        let all = burst.all();
         let (tally, walks) = match burst.class {
-            Class::V4 => known_or_walk(v4, burst, &mut slow, &mut done),
-            Class::V6 => known_or_walk(v6, burst, &mut slow, &mut done),
-            Class::Wide => known_or_walk(wide, burst, &mut slow, &mut done),
+            Class::V4 => known_or_walk(v4, burst, all, turn.walks, &mut slow, &mut done),
+            Class::V6 => by_width((v4, v6), burst, &mut slow, &mut done),
+            Class::Wide => known_or_walk(wide, burst, all, turn.walks, &mut slow, &mut done),
         };
         rewrite::rewrite(burst);
         done(Step::Rewrite);
@@ -281,28 +282,57 @@ struct Slow<'a, 'b> {
     stash: &'a mut Stash,
 }
 
-/// Steps two to four for one class of keys. Hits are edited before misses are resolved: a miss may take the place of an
-/// entry, and of its edits.
-fn known_or_walk<const N: usize>(
-    cache: &mut FlowCache<N>,
+/// Steps two to four for a port whose mask has IPv6 addresses: frames that have none are looked up where a shorter key is
+/// compared.
+#[inline]
+fn by_width(
+    (v4, v6): (&mut FlowCache<4>, &mut FlowCache<8>),
     burst: &mut Burst,
     slow: &mut Slow<'_, '_>,
     done: &mut impl FnMut(Step),
 ) -> (Tally, usize) {
+    let (all, walks, [narrow, wide]) = (burst.all(), slow.turn.walks, burst.by_width());
+    if narrow.is_empty() {
+        return known_or_walk(v6, burst, all, walks, slow, done);
+    }
+    if wide.is_empty() {
+        return known_or_walk(v4, burst, all, walks, slow, done);
+    }
+    let (first, walked) = known_or_walk(v4, burst, narrow, walks, slow, done);
+    // Both share what the port may walk.
+    let (second, more) = known_or_walk(v6, burst, wide, walks.saturating_sub(walked), slow, done);
+    (first.and(second), walked + more)
+}
+
+/// Steps two to four for lanes whose keys are of one class. Hits are edited before misses are resolved: a miss may take the
+/// place of an entry, and of its edits.
+fn known_or_walk<const N: usize>(
+    cache: &mut FlowCache<N>,
+    burst: &mut Burst,
+    lanes: impl Lanes,
+    walks: usize,
+    slow: &mut Slow<'_, '_>,
+    done: &mut impl FnMut(Step),
+) -> (Tally, usize) {
     let turn = slow.turn;
-    let tally = probe::probe(cache, burst, turn.moment, &turn.live.cells);
+    let tally = probe::probe(cache, burst, lanes, turn.moment, &turn.live.cells);
     done(Step::Probe);
     if slow.shadow.rate != 0 {
-        slow.compare(cache, burst, tally.hits);
+        slow.compare(cache, burst, lanes, tally.hits);
     }
     if !burst.closing.is_empty() {
         Resolver::close(cache, burst, turn);
     }
     if tally.edited != 0 {
-        rewrite::edit(cache, burst);
+        rewrite::edit(cache, burst, lanes);
         done(Step::Rewrite);
     }
-    let walks = if tally.misses == 0 { 0 } else { slow.resolver.resolve(cache, burst, slow.ingress, turn, slow.stash) };
+    let walks = if tally.misses == 0 {
+        0
+    } else {
+        let turn = Turn { walks, ..*turn };
+        slow.resolver.resolve(cache, burst, lanes, slow.ingress, &turn, slow.stash)
+    };
     done(Step::Resolve);
     (tally, walks)
 }
@@ -310,14 +340,14 @@ fn known_or_walk<const N: usize>(
 impl Slow<'_, '_> {
     /// Walk a sampled hit again.
     #[cold]
-    fn compare<const N: usize>(&mut self, cache: &FlowCache<N>, burst: &Burst, hits: u64) {
+    fn compare<const N: usize>(&mut self, cache: &FlowCache<N>, burst: &Burst, lanes: impl Lanes, hits: u64) {
         self.shadow.since += hits;
         if hits == 0 || self.shadow.since < self.shadow.rate {
             return;
         }
         self.shadow.since = 0;
-        let decided = |verdict: &Verdict| matches!(verdict, Verdict::Output(_) | Verdict::Multi(_));
-        let Some(lane) = burst.verdicts.iter().take(burst.len()).position(decided) else { return };
+        let decided = |lane: &usize| matches!(burst.verdicts.get(*lane), Some(Verdict::Output(_) | Verdict::Multi(_)));
+        let Some(lane) = lanes.each().find(decided) else { return };
         let turn = self.turn;
         turn.counters.coverage.shadow_walk.add(1);
         if self.resolver.agrees(cache, burst, lane, self.ingress, turn) == Some(false) {
@@ -330,8 +360,8 @@ impl Slow<'_, '_> {
 fn sweep<const N: usize>(cache: &mut FlowCache<N>, resolver: &mut Resolver, micros: u64, turn: &Turn<'_>) {
     let second = turn.now.second();
     let Resolver { lists, accounts, .. } = resolver;
-    cache.sweep(micros, second, &mut |hot, cold, used| {
-        let rests = !used || account(accounts, hot, cold, turn);
+    cache.sweep(micros, second, &mut |hot, cold, Use { used, hit }| {
+        let rests = !used || account(accounts, hot, cold, hit, turn);
         let stays = rests && second.saturating_sub(cold.used) < IDLE;
         if !stays {
             retire(lists, accounts, hot, cold, turn);

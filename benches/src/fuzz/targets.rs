@@ -98,7 +98,9 @@ impl Bench {
                     assert_eq!(burst.layers[0], layers);
                     assert_eq!(burst.keys[0], key.words[..4]);
                     let words = mask.class().words();
-                    assert!(words == 4 || burst.wide[0].words[..words] == key.words[..words]);
+                    // A narrow key is all in its first words.
+                    assert_eq!(burst.narrow[0] == 1, words == 8 && key.words[4..8] == [0; 4]);
+                    assert!(words == 4 || burst.narrow[0] == 1 || burst.wide[0].words[..words] == key.words[..words]);
                     assert_eq!(burst.hashes[0], hasher.hash(&key, mask));
                 }
                 Err(reason) => assert_eq!(burst.verdicts[0], Verdict::Drop(reason)),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::frames::{Frames, Size};
+use crate::frames::{Frames, Size, Version};
 use crate::machine::Machine;
 use crate::report::Outcome;
 
@@ -20,6 +20,10 @@ use crate::report::Outcome;
 pub const SCENARIOS: &[&ScenarioDef] = &[
     &parse::BEST,
     &parse::SCALAR,
+    &parse::FOUR,
+    &parse::SIX,
+    &parse::BOTH,
+    &parse::SIX_SCALAR,
     &bridge::ONE,
     &bridge::TWO,
     &learn::SCENARIO,
@@ -88,8 +92,16 @@ impl Params {
     /// # Errors
     /// When the capture cannot be read, or there are too many flows.
     pub fn frames(&self) -> Result<[Arc<Frames>; 2]> {
+        self.versions(Version::Four)
+    }
+
+    /// As [`Self::frames`], of this version where they are our own.
+    ///
+    /// # Errors
+    /// As [`Self::frames`].
+    pub fn versions(&self, version: Version) -> Result<[Arc<Frames>; 2]> {
         match self.pcap.as_slice() {
-            [] => Ok(Frames::pairs(self.flows, self.size)?.map(Arc::new)),
+            [] => Ok(Frames::versions(self.flows, self.size, version)?.map(Arc::new)),
             [path] => Ok(Frames::read_pcap(path)?.sides().map(Arc::new)),
             [left, right, ..] => Ok([Arc::new(Frames::read_pcap(left)?), Arc::new(Frames::read_pcap(right)?)]),
         }

@@ -35,6 +35,7 @@ impl KeyHasher {
         match width(mask) {
             2 => self.words(&prefix::<2>(key)),
             4 => self.words(&prefix::<4>(key)),
+            8 if is_narrow(&key.words) => self.words(&prefix::<4>(key)),
             8 => self.words(&prefix::<8>(key)),
             _ => self.words(&key.words),
         }
@@ -59,6 +60,13 @@ pub(super) fn width(mask: &KeyMask) -> usize {
         Class::V4 if third | fourth == 0 => 2,
         class => class.words(),
     }
+}
+
+/// A key of class V6 that class V4 has room for: that of a frame without IPv6 addresses.
+#[inline(always)]
+pub(super) fn is_narrow(words: &[u64]) -> bool {
+    let [_, _, _, _, beyond @ ..] = words else { return true };
+    beyond.iter().take(4).fold(0, |all, word| all | word) == 0
 }
 
 /// The first `N` words of a key.

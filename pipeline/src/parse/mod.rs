@@ -25,15 +25,15 @@ pub use layers::{MAX_FRAME, layers};
 pub(crate) use layers::{ethertype, proto};
 pub(crate) use read::{array, be16, octet};
 
-use crate::burst::{Burst, LANES, Layers, Verdict, VlanEdit};
+use crate::burst::{Burst, LANES, Lanes, Layers, Only, Verdict, VlanEdit};
 use crate::drop::DropReason;
-use crate::key::{FlowKey, KeyMask, WORDS};
+use crate::key::{Class, FlowKey, KeyMask, WORDS};
 use crate::raw::Frame;
 #[cfg(target_arch = "x86_64")]
 use crate::raw::simd_parse::Avx512;
 
-use hasher::prefix;
-use template::{Found, Plan};
+use hasher::{is_narrow, prefix};
+use template::{Plan, Window};
 
 /// Which twin recognises the template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +57,8 @@ impl Kernel {
     }
 }
 
-/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for classes beyond V4; as many words as
-/// the class compares), `class` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
+/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for lanes beyond class V4; as many words as
+/// the class compares), `class`, `narrow` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
 /// A malformed frame's layers and key are zero.
 pub fn parse(burst: &mut Burst, mask: &KeyMask, hasher: &KeyHasher) {
     parse_with(Kernel::best(), burst, mask, hasher);
@@ -73,7 +73,7 @@ pub fn parse_with(kernel: Kernel, burst: &mut Burst, mask: &KeyMask, hasher: &Ke
         2 => dispatch::<2>(kernel, work),
         4 => dispatch::<4>(kernel, work),
         8 => dispatch::<8>(kernel, work),
-        _ => lanes::<WORDS>(work, |_, _, _| None),
+        _ => lanes::<WORDS>(work, |_, _, _, _| None, |_, _, _, _, _| None),
     }
 }
 
@@ -81,7 +81,7 @@ fn dispatch<const N: usize>(kernel: Kernel, work: Work<'_>) {
     match kernel {
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx512(proof) => proof.lanes::<N>(work),
-        Kernel::Scalar => lanes::<N>(work, template::scalar),
+        Kernel::Scalar => lanes::<N>(work, template::four, template::six::<N>),
     }
 }
 
@@ -105,51 +105,122 @@ fn copy<T: Copy>(to: &mut [T; LANES], from: &[T; LANES], len: usize) {
     }
 }
 
-/// The loop over the lanes, compiled once for each kernel and number of words that are hashed.
+/// The loops over the lanes, compiled once for each kernel and number of words that are hashed.
+///
+/// Each kind of frame has a loop of its own, over what the one before it left: a loop without calls, and with one shape's
+/// constants, keeps all it needs in registers, and a burst of both versions is mispredicted once a frame at most.
 #[inline(always)]
-pub(crate) fn lanes<const N: usize>(work: Work<'_>, template: impl Fn(&[u8; 64], usize, &Plan) -> Option<Found>) {
+pub(crate) fn lanes<const N: usize>(
+    work: Work<'_>,
+    four: impl Fn(&Window, usize, &Plan, &mut [u64; 4]) -> Option<Layers>,
+    six: impl Fn(&Window, usize, &Plan, &mut [u64; 4], &mut FlowKey) -> Option<Layers>,
+) {
     let Work { burst, mask, hasher, plan } = work;
     // A copy, which no store into the burst can change: its words stay in registers.
     let hasher = hasher.clone();
     let (len, in_port) = (burst.len(), burst.in_port);
     copy(&mut burst.verdicts, &PENDING, len);
     copy(&mut burst.vlans, &KEEP, len);
-    let frames = burst.frames.iter().take(len);
-    let places = burst.layers.iter_mut().zip(&mut burst.keys);
-    let rare = burst.wide.iter_mut().zip(&mut burst.hashes).zip(&mut burst.verdicts);
-    for ((frame, (layers, key)), ((wide, hash), verdict)) in frames.zip(places).zip(rare) {
-        // A lane in use has a frame: rx put it there and tx has not run.
-        let Some(frame) = frame else { continue };
-        if frame.is_plain()
-            && let Some(window) = frame.window()
-            && let Some(found) = template(window, frame.head().len(), &plan)
-        {
-            (*layers, *key) = (found.layers, found.key);
-            if N > 4 {
-                let words = widen::<N>(&found.key);
-                put(wide, &words);
-                *hash = hasher.words(&words);
+    let Burst { frames, layers, keys, wide, verdicts, hashes, .. } = burst;
+
+    // Marks are collected a word at a time: in memory, each would wait for the one before it (3 ticks a frame).
+    let mut left = Only::NONE;
+    let chunks = layers.chunks_mut(64).zip(keys.chunks_mut(64)).zip(&mut left.0);
+    for (frames, ((layers, keys), left)) in frames.get(..len).unwrap_or(&[]).chunks(64).zip(chunks) {
+        let mut bit = 1_u64;
+        for (frame, (layers, key)) in frames.iter().zip(layers.iter_mut().zip(keys)) {
+            if let Some(frame) = frame
+                && frame.is_plain()
+                && let Some(window) = frame.window()
+                && let Some(found) = four(window, frame.head().len(), &plan, key)
+            {
+                *layers = found;
+            } else {
+                *left |= bit;
             }
-            continue;
+            bit <<= 1;
         }
+    }
+
+    let (mut rest, mut long) = (Only::NONE, Only::NONE);
+    let marks = rest.0.iter_mut().zip(&mut long.0);
+    for (word, (&left, (rest, long))) in left.0.iter().zip(marks).enumerate() {
+        let mut todo = left;
+        let (mut unknown, mut narrow) = (0, 0);
+        while todo != 0 {
+            let bit = todo & todo.wrapping_neg();
+            let lane = word * 64 + todo.trailing_zeros() as usize;
+            todo ^= bit;
+            let Some((Some(frame), layers, key, wide)) = places_of(frames, layers, keys, wide, lane) else { continue };
+            if frame.is_plain()
+                && let Some(window) = frame.window()
+                && let Some(found) = six(window, frame.head().len(), &plan, key, wide)
+            {
+                *layers = found;
+                if N > 4 {
+                    narrow |= if is_narrow(&wide.words) { bit } else { 0 };
+                }
+            } else {
+                unknown |= bit;
+            }
+        }
+        *rest = unknown;
+        *long = if N > 4 { left & !unknown & !narrow } else { 0 };
+    }
+
+    for lane in rest.each() {
+        // A lane in use has a frame: rx put it there and tx has not run.
+        let Some((Some(frame), layers, key, wide)) = places_of(frames, layers, keys, wide, lane) else { continue };
         let mut facts = FlowKey::EMPTY;
         *layers = full(frame, in_port, mask, &mut facts).unwrap_or_else(|reason| {
-            *verdict = Verdict::Drop(reason);
+            if let Some(verdict) = verdicts.get_mut(lane) {
+                *verdict = Verdict::Drop(reason);
+            }
             Layers::default()
         });
         *key = prefix(&facts);
         if N > 4 {
-            let words = prefix::<N>(&facts);
-            put(wide, &words);
-            *hash = hasher.words(&words);
+            put(wide, &prefix::<N>(&facts));
+            long.mark(lane, N > Class::V6.words() || !is_narrow(&facts.words));
         }
     }
-    // A loop of its own, which reads the short keys from memory again: to move them out of vector registers costs a tick
-    // more.
-    if N <= 4 {
-        let hashes = burst.hashes.iter_mut().take(len).zip(&burst.keys);
-        hashes.for_each(|(hash, key)| *hash = hasher.words(&narrow::<N>(key)));
+
+    // Loops of their own, which read the keys from memory again: to move them out of vector registers costs a tick more.
+    let short = Only::first(len).and(long.not());
+    if long.is_empty() {
+        let keys = hashes.iter_mut().take(len).zip(keys.iter());
+        if N <= 4 {
+            keys.for_each(|(hash, key)| *hash = hasher.words(&first::<N>(key)));
+        } else {
+            keys.for_each(|(hash, key)| *hash = hasher.words(key));
+        }
+    } else {
+        for lane in short.each() {
+            if let (Some(hash), Some(key)) = (hashes.get_mut(lane), keys.get(lane)) {
+                *hash = hasher.words(key);
+            }
+        }
+        for lane in long.each() {
+            if let (Some(hash), Some(key)) = (hashes.get_mut(lane), wide.get(lane)) {
+                *hash = hasher.words(&prefix::<N>(key));
+            }
+        }
     }
+    burst.narrow = if N == Class::V6.words() { short.0 } else { [0; 4] };
+}
+
+/// A lane's frame, and where its layers, short and long key are put.
+type Places<'a> = (&'a Option<Frame>, &'a mut Layers, &'a mut [u64; 4], &'a mut FlowKey);
+
+#[inline(always)]
+fn places_of<'a>(
+    frames: &'a [Option<Frame>; LANES],
+    layers: &'a mut [Layers; LANES],
+    keys: &'a mut [[u64; 4]; LANES],
+    wide: &'a mut [FlowKey; LANES],
+    lane: usize,
+) -> Option<Places<'a>> {
+    Some((frames.get(lane)?, layers.get_mut(lane)?, keys.get_mut(lane)?, wide.get_mut(lane)?))
 }
 
 /// The full parser; `facts` stay empty when the frame is malformed.
@@ -162,18 +233,8 @@ fn full(frame: &Frame, in_port: api::PortId, mask: &KeyMask, facts: &mut FlowKey
 
 /// The first `N` of four words.
 #[inline(always)]
-fn narrow<const N: usize>(words: &[u64; 4]) -> [u64; N] {
+fn first<const N: usize>(words: &[u64; 4]) -> [u64; N] {
     words.first_chunk().copied().unwrap_or([0; N])
-}
-
-/// Four words, the rest zero.
-#[inline(always)]
-fn widen<const N: usize>(words: &[u64; 4]) -> [u64; N] {
-    let mut all = [0; N];
-    if let Some(first) = all.first_chunk_mut() {
-        *first = *words;
-    }
-    all
 }
 
 /// Set the words of a key that its class compares. The others stay as they are: to clear 256 octets a lane would cost

@@ -231,6 +231,52 @@ fn the_guard_word_says_what_each_packet_is() {
     assert_eq!(flags(&eth4(&ipv4(17, 0, &[1; 4], &udp(b"")))), guard::OPTIONS);
     let frame = ethernet(&[(0x8100, 1)], 0x0800, &ipv4(17, 0, &[], &udp(b"hello")));
     assert_eq!(parsed(&frame).unwrap().guard >> guard::SIZE_SHIFT, 33);
+    let frame = ethernet(&[(0x8100, 1)], 0x86dd, &ipv6(17, &udp(b"hello")));
+    assert_eq!(parsed(&frame).unwrap().guard >> guard::SIZE_SHIFT, 53);
+}
+
+#[test]
+fn the_guard_word_of_ipv6_is_that_of_ipv4_and_extension_headers_are_passed() {
+    let flags = |frame: &[u8]| parsed(frame).unwrap().guard & 0xffff;
+    // Octets of TCP flags, and what they mean.
+    let rows = [
+        (0x10, 0),
+        (0x02, guard::SYN),
+        (0xc2, guard::SYN),
+        (0x12, 0),
+        (0x11, guard::FIN_RST),
+        (0x14, guard::FIN_RST),
+        (0x03, guard::SYN | guard::FIN_RST),
+    ];
+    let destination = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+    let fragment = |next: u8, word: u16| [next, 0, (word >> 8) as u8, word as u8, 0, 0, 0, 7];
+    for (bits, meaning) in rows {
+        let segment = tcp(bits, &[], b"1234");
+        assert_eq!(flags(&eth4(&ipv4(6, 0, &[], &segment))), meaning, "{bits:#x}");
+        for tags in [&[][..], &[(0x8100, 7)]] {
+            let flags =
+                |next: u8, before: &[u8]| flags(&ethernet(tags, 0x86dd, &ipv6(next, &[before, &segment[..]].concat())));
+            assert_eq!(flags(6, &[]), meaning, "{bits:#x}");
+            assert_eq!(flags(60, &destination(6)), meaning | guard::OPTIONS, "{bits:#x}");
+            assert_eq!(flags(44, &fragment(6, 1)), meaning | guard::OPTIONS | guard::FRAGMENT, "{bits:#x}");
+            // Whole in one fragment (RFC 6946): none, but the header is there.
+            assert_eq!(flags(44, &fragment(6, 0)), meaning | guard::OPTIONS, "{bits:#x}");
+            // What stands in a later fragment is payload.
+            assert_eq!(flags(44, &fragment(6, 8)), guard::OPTIONS | guard::FRAGMENT, "{bits:#x}");
+            let both = [fragment(60, 1), destination(6)].concat();
+            assert_eq!(flags(44, &both), meaning | guard::OPTIONS | guard::FRAGMENT, "{bits:#x}");
+        }
+    }
+    for (hops, expected) in [(0, guard::HOP_LIMIT), (1, guard::HOP_LIMIT), (2, 0), (255, 0)] {
+        assert_eq!(flags(&with(eth6(&ipv6(6, &tcp(0x10, &[], b""))), 14 + 7, hops)), expected);
+        let chained = with(eth6(&ipv6(60, &[&destination(17)[..], &udp(b"")].concat())), 14 + 7, hops);
+        assert_eq!(flags(&chained), expected | guard::OPTIONS);
+    }
+    // The size counts extension headers, and the padding that leaves with the packet.
+    let mut frame = eth6(&ipv6(60, &[&destination(17)[..], &udp(b"hello")].concat()));
+    assert_eq!(parsed(&frame).unwrap().guard >> guard::SIZE_SHIFT, 40 + 8 + 13);
+    frame.resize(frame.len() + 10, 0);
+    assert_eq!(parsed(&frame).unwrap().guard >> guard::SIZE_SHIFT, 40 + 8 + 13 + 10);
 }
 
 /// A TCP super-frame over IPv4, and a request that fits it.
@@ -317,7 +363,12 @@ fn kernels_agree(frames: &[Vec<u8>], mask: &KeyMask) {
             assert_eq!(burst.keys[lane], expected.1.words[..4], "{kernel:?} {frame:02x?}");
             assert_eq!(burst.class, mask.class());
             let words = mask.class().words();
-            if words > 4 {
+            let narrow = words == 8 && expected.1.words[4..8] == [0; 4];
+            assert_eq!(burst.narrow[lane / 64] >> (lane % 64) & 1 == 1, narrow, "{kernel:?} {frame:02x?}");
+            if narrow {
+                let short = KeyMask { words: std::array::from_fn(|i| if i < 4 { !0 } else { 0 }) };
+                assert_eq!(burst.hashes[lane], KeyHasher::seeded(3).hash(&expected.1, &short), "{kernel:?}");
+            } else if words > 4 {
                 assert_eq!(burst.wide[lane].words[..words], expected.1.words[..words], "{kernel:?} {frame:02x?}");
             }
             assert_eq!(burst.hashes[lane], KeyHasher::seeded(3).hash(&expected.1, mask), "{kernel:?}");
@@ -343,9 +394,37 @@ fn both_kernels_and_the_full_parser_agree_on_every_kind_of_frame_and_mask() {
 }
 
 #[test]
+fn the_common_frames_of_both_versions_are_of_a_shape_and_the_others_are_not() {
+    let six = &masks()[2];
+    for frame in all() {
+        let mut window = [0x45; crate::raw::WINDOW];
+        let seen = frame.len().min(window.len());
+        window[..seen].copy_from_slice(&frame[..seen]);
+        let (mut key, mut wide) = ([0; 4], FlowKey::EMPTY);
+        let plan = Plan::new(PortId(7), six);
+        let found = template::four(&window, frame.len(), &plan, &mut key)
+            .or_else(|| template::six::<8>(&window, frame.len(), &plan, &mut key, &mut wide));
+        let facts = facts(&frame);
+        let common = matches!(facts.ip_proto(), 6 | 17) && matches!(facts.eth_type(), 0x0800 | 0x86dd);
+        let plain = parsed(&frame).unwrap().guard & (guard::OPTIONS | guard::FRAGMENT) == 0;
+        let tags = facts.get(Field::VLAN_SERVICE) == [0];
+        assert_eq!(found.is_some(), common && plain && tags, "{frame:02x?}");
+    }
+}
+
+#[test]
 fn both_kernels_agree_on_each_octet_of_the_template_changed() {
     let tcp4 = ipv4(6, 0x4000, &[], &tcp(0x10, &[], b"hello"));
-    for frame in [eth4(&tcp4), ethernet(&[(0x8100, 0xffff)], 0x0800, &tcp4), eth4(&ipv4(17, 0, &[], &udp(b"hello")))] {
+    let tcp6 = ipv6(6, &tcp(0x10, &[], b"hello"));
+    for frame in [
+        eth4(&tcp4),
+        ethernet(&[(0x8100, 0xffff)], 0x0800, &tcp4),
+        eth4(&ipv4(17, 0, &[], &udp(b"hello"))),
+        eth6(&tcp6),
+        ethernet(&[(0x8100, 0xffff)], 0x86dd, &tcp6),
+        eth6(&ipv6(17, &udp(b"hello"))),
+        ethernet(&[(0x8100, 0xffff)], 0x86dd, &ipv6(17, &udp(b"hello"))),
+    ] {
         let mut frames = Vec::new();
         for at in 0..frame.len() {
             for bit in 0..8 {
@@ -353,7 +432,7 @@ fn both_kernels_agree_on_each_octet_of_the_template_changed() {
             }
             frames.push(frame[..at].to_vec());
         }
-        kernels_agree(&frames, &masks()[1]);
+        masks()[1..3].iter().for_each(|mask| kernels_agree(&frames, mask));
     }
 }
 

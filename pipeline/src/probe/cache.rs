@@ -123,6 +123,15 @@ pub struct Decision {
     pub connection: Option<(Name, Direction)>,
 }
 
+/// What an entry was used for since the last sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// There were frames.
+    pub used: bool,
+    /// There were frames beside the one that made the entry.
+    pub hit: bool,
+}
+
 /// Entries of keys of `N` words.
 #[derive(Debug)]
 pub struct FlowCache<const N: usize> {
@@ -242,6 +251,11 @@ impl<const N: usize> Hot<N> {
     #[inline]
     pub fn is_tracked(&self) -> bool {
         self.vlan & TRACKED != 0
+    }
+
+    /// Since the last sweep there were frames beside the one that made the entry.
+    pub fn was_hit(&self, cold: &Cold) -> bool {
+        self.packets > u32::from(cold.packets == 0)
     }
 
     /// Count a frame. Returns true for the second hit: the first frame made the entry.
@@ -558,9 +572,9 @@ impl<const N: usize> FlowCache<N> {
     }
 
     /// Visit as many sets as `micros` are worth, when all are visited once a second: totals are brought up to date and
-    /// standings follow use. `visit` is given each live entry, with whether it was used since the last visit, and says
+    /// standings follow use. `visit` is given each live entry, with its use since the last visit, and says
     /// whether it stays.
-    pub fn sweep(&mut self, micros: u64, second: u32, visit: &mut dyn FnMut(&mut Hot<N>, &mut Cold, bool) -> bool) {
+    pub fn sweep(&mut self, micros: u64, second: u32, visit: &mut dyn FnMut(&mut Hot<N>, &mut Cold, Use) -> bool) {
         if self.len == 0 {
             return;
         }
@@ -588,7 +602,7 @@ impl<const N: usize> FlowCache<N> {
                 else {
                     continue;
                 };
-                let used = hot.packets != 0;
+                let (used, hit) = (hot.packets != 0, hot.was_hit(cold));
                 if used {
                     cold.packets += u64::from(std::mem::take(&mut hot.packets));
                     cold.bytes += std::mem::take(&mut hot.bytes);
@@ -598,7 +612,7 @@ impl<const N: usize> FlowCache<N> {
                 } else {
                     *standing = standing.saturating_sub(1);
                 }
-                if !visit(hot, cold, used) {
+                if !visit(hot, cold, Use { used, hit }) {
                     *tag = 0;
                     self.len -= 1;
                     self.free.push(entry);
@@ -711,7 +725,7 @@ mod tests {
         for _ in 0..2 {
             cache.sweep(1_000_000, 7, &mut |_, cold, used| {
                 totals.0 += 1;
-                totals.1 += u32::from(used);
+                totals.1 += u32::from(used.used);
                 totals.2 = cold.packets;
                 assert_eq!(cold.used, 7);
                 true

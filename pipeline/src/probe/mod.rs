@@ -8,7 +8,7 @@ pub mod cache;
 pub mod cells;
 pub mod trail;
 
-use crate::burst::{Burst, LANES, Layers, NO_EDITS, Verdict, VlanEdit, guard};
+use crate::burst::{Burst, LANES, Lanes, NO_EDITS, Verdict, VlanEdit, guard};
 use crate::key::Class;
 use crate::raw::Frame;
 use cache::{FlowCache, NONE};
@@ -27,6 +27,20 @@ pub struct Tally {
     pub stale: u64,
     /// Of the hits: those whose headers change.
     pub edited: u64,
+}
+
+impl Tally {
+    /// What both came to.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            revalidated: self.revalidated + other.revalidated,
+            stale: self.stale + other.stale,
+            edited: self.edited + other.edited,
+        }
+    }
 }
 
 /// What one entry says of one frame.
@@ -78,75 +92,91 @@ pub(crate) fn ask<const N: usize>(
     Answer::Hit { entry, verdict, vlan, revalidated }
 }
 
-/// Look all pending lanes up.
-pub fn probe<const N: usize>(cache: &mut FlowCache<N>, burst: &mut Burst, moment: Moment, cells: &Cells) -> Tally {
+/// Look those of `lanes` up that are pending.
+pub fn probe<const N: usize>(
+    cache: &mut FlowCache<N>,
+    burst: &mut Burst,
+    lanes: impl Lanes,
+    moment: Moment,
+    cells: &Cells,
+) -> Tally {
     let mut places = [NONE; LANES];
-    let lanes = burst.len();
-    for (place, hash) in places.iter_mut().zip(&burst.hashes).take(lanes) {
-        *place = cache.prefetch_set(*hash);
+    for lane in lanes.each() {
+        if let (Some(place), Some(hash)) = (places.get_mut(lane), burst.hashes.get(lane)) {
+            *place = cache.prefetch_set(*hash);
+        }
     }
-    for (place, hash) in places.iter_mut().zip(&burst.hashes).take(lanes) {
-        *place = cache.candidate(*place, *hash);
+    for lane in lanes.each() {
+        if let (Some(place), Some(hash)) = (places.get_mut(lane), burst.hashes.get(lane)) {
+            *place = cache.candidate(*place, *hash);
+        }
     }
     let mut tally = Tally::default();
     let Burst { keys, wide, hashes, frames, layers, verdicts, vlans, edits, closing, .. } = burst;
     closing.clear();
-    let facts = frames.iter().zip(hashes.iter()).zip(layers.iter());
-    let outcomes = verdicts.iter_mut().zip(vlans).zip(edits);
-    let rest = places.iter().zip(facts).zip(outcomes).take(lanes).enumerate();
-    let mut lane =
-        |key: &[u64; N], (number, ((&place, ((frame, &hash), layers)), ((verdict, vlan), edit))): Lane<'_>| {
-            *edit = NO_EDITS;
-            if *verdict != Verdict::Pending {
-                return;
-            }
-            let octets = frame.as_ref().map_or(0, Frame::len);
-            // The common case, without a call: this flow, decided under what is in force, and fit for this frame.
-            let mut entry = place;
-            if let Some(hot) = cache.hot(place)
-                && hot.key == *key
-                && moment.is_current(hot.generation, hot.is_volatile())
-                && hot.admits(layers.guard)
-            {
-                let promoted = hot.count(octets);
-                (*verdict, *vlan) = (hot.verdict(), hot.vlan());
-                tally.hits += 1;
-                if promoted {
-                    cache.promote(key, hash);
-                }
-            } else {
-                match again(cache, place, (key, hash), layers.guard, octets, moment, cells) {
-                    Answer::Hit { entry: found, verdict: decided, vlan: tag, revalidated } => {
-                        (entry, *verdict, *vlan) = (found, decided, tag);
-                        tally.hits += 1;
-                        tally.revalidated += u64::from(revalidated);
-                    }
-                    Answer::Stale => return (tally.stale, tally.misses) = (tally.stale + 1, tally.misses + 1),
-                    Answer::No => return tally.misses += 1,
-                }
-            }
-            let Some(hot) = cache.hot(entry) else { return };
-            if hot.is_tracked() && layers.guard & guard::FIN_RST != 0 {
-                closing.push((number as u16, entry));
-            }
-            if hot.is_edited() {
-                tally.edited += 1;
-                *edit = entry;
-                cache.prefetch_edits(entry);
-            }
+    for lane in lanes.each() {
+        let key = if N == Class::V4.words() {
+            keys.get(lane).and_then(|key| key.first_chunk())
+        } else {
+            wide.get(lane).and_then(|key| key.words.first_chunk())
         };
-    if N == Class::V4.words() {
-        keys.iter().filter_map(|key| key.first_chunk()).zip(rest).for_each(|(key, rest)| lane(key, rest));
-    } else {
-        wide.iter().filter_map(|key| key.words.first_chunk()).zip(rest).for_each(|(key, rest)| lane(key, rest));
+        let (Some(key), Some(&place), Some(&hash), Some(frame), Some(layers)) =
+            (key, places.get(lane), hashes.get(lane), frames.get(lane), layers.get(lane))
+        else {
+            continue;
+        };
+        let (Some(verdict), Some(vlan), Some(edit)) =
+            (verdicts.get_mut(lane), vlans.get_mut(lane), edits.get_mut(lane))
+        else {
+            continue;
+        };
+        *edit = NO_EDITS;
+        if *verdict != Verdict::Pending {
+            continue;
+        }
+        let octets = frame.as_ref().map_or(0, Frame::len);
+        // The common case, without a call: this flow, decided under what is in force, and fit for this frame.
+        let mut entry = place;
+        if let Some(hot) = cache.hot(place)
+            && hot.key == *key
+            && moment.is_current(hot.generation, hot.is_volatile())
+            && hot.admits(layers.guard)
+        {
+            let promoted = hot.count(octets);
+            (*verdict, *vlan) = (hot.verdict(), hot.vlan());
+            tally.hits += 1;
+            if promoted {
+                cache.promote(key, hash);
+            }
+        } else {
+            match again(cache, place, (key, hash), layers.guard, octets, moment, cells) {
+                Answer::Hit { entry: found, verdict: decided, vlan: tag, revalidated } => {
+                    (entry, *verdict, *vlan) = (found, decided, tag);
+                    tally.hits += 1;
+                    tally.revalidated += u64::from(revalidated);
+                }
+                Answer::Stale => {
+                    (tally.stale, tally.misses) = (tally.stale + 1, tally.misses + 1);
+                    continue;
+                }
+                Answer::No => {
+                    tally.misses += 1;
+                    continue;
+                }
+            }
+        }
+        let Some(hot) = cache.hot(entry) else { continue };
+        if hot.is_tracked() && layers.guard & guard::FIN_RST != 0 {
+            closing.push((lane as u16, entry));
+        }
+        if hot.is_edited() {
+            tally.edited += 1;
+            *edit = entry;
+            cache.prefetch_edits(entry);
+        }
     }
     tally
 }
-
-/// What the last pass needs of a lane beside its key.
-type Lane<'a> = (usize, ((&'a u32, ((&'a Option<Frame>, &'a u64), &'a Layers)), Outcome<'a>));
-/// What it sets.
-type Outcome<'a> = ((&'a mut Verdict, &'a mut VlanEdit), &'a mut u32);
 
 /// What is not the common case: an older decision, another flow under the same tag, no entry at all.
 #[cold]

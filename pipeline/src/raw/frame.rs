@@ -25,6 +25,8 @@ use crate::offload::Offload;
 pub const SLOT: usize = 2112;
 /// Octets in front of a fresh frame: the meta words, then room for encapsulation and for a port's own header.
 pub const HEADROOM: usize = 192;
+/// Octets from the start of a frame that the parser may look at in one piece: all headers of the common frames.
+pub const WINDOW: usize = 128;
 /// Octets of a spill.
 pub const SPILL: usize = 65536;
 /// Slots that move between a worker and the shared list at a time.
@@ -143,16 +145,16 @@ impl Frame {
         }
     }
 
-    /// The first 64 octets from the start of the frame, whatever its length: a vector load that stays in the slot.
+    /// The first [`WINDOW`] octets from the start of the frame, whatever its length: vector loads that stay in the slot.
     /// Octets beyond the frame are left-overs of earlier frames and must be masked by the reader.
     #[inline]
-    pub fn window(&self) -> Option<&[u8; 64]> {
-        if usize::from(self.start) + 64 > SLOT {
+    pub fn window(&self) -> Option<&[u8; WINDOW]> {
+        if usize::from(self.start) + WINDOW > SLOT {
             return None;
         }
-        // SAFETY: 64 octets from `start` are inside the slot (checked above); the slot is initialised memory (pools
+        // SAFETY: `WINDOW` octets from `start` are inside the slot (checked above); the slot is initialised memory (pools
         // are zeroed) and ours alone.
-        Some(unsafe { &*self.slot.as_ptr().add(usize::from(self.start)).cast::<[u8; 64]>() })
+        Some(unsafe { &*self.slot.as_ptr().add(usize::from(self.start)).cast::<[u8; WINDOW]>() })
     }
 
     /// The frame is all in its first segment, and nothing is left to be done on it.

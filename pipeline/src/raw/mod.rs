@@ -9,7 +9,7 @@ mod plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod simd_parse;
 
-pub use frame::{Frame, HEADROOM, HeapMemory, Memory, Pool, SLOT, SPILL, Spill, Stash};
+pub use frame::{Frame, HEADROOM, HeapMemory, Memory, Pool, SLOT, SPILL, Spill, Stash, WINDOW};
 pub use plain::{Plain, Table, match_tags};
 
 /// Ask the cache for the line at `at`. Any address will do: a prefetch never faults.

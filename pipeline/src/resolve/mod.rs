@@ -19,7 +19,7 @@ pub mod walk;
 
 use api::{AddressKey, PortId};
 
-use crate::burst::{Burst, Extra, Layers, Verdict, VlanEdit, guard};
+use crate::burst::{Burst, Extra, Lanes, Layers, Verdict, VlanEdit, guard};
 use crate::drop::DropReason;
 use crate::live::connections::{Committed, Event, Found};
 use crate::live::meters::Meter;
@@ -80,6 +80,8 @@ struct Judgement {
     decision: Option<Decision>,
     /// It holds for no other frame.
     looked: bool,
+    /// Of the first fragment of a datagram: octets of the whole, transport header included.
+    octets: Option<usize>,
 }
 
 /// How a walk can end but by a verdict.
@@ -118,12 +120,13 @@ struct Court<'a> {
 }
 
 impl Resolver {
-    /// Decide all lanes that are still pending, and edit their frames. At most `turn.walks` walks are made; the rest is
+    /// Decide those of `lanes` that are still pending, and edit their frames. At most `turn.walks` walks are made; the rest is
     /// dropped as `miss-overload`. Returns how many were made.
     pub fn resolve<const N: usize>(
         &mut self,
         cache: &mut FlowCache<N>,
         burst: &mut Burst,
+        lanes: impl Lanes,
         ingress: &Ingress,
         turn: &Turn<'_>,
         stash: &mut Stash,
@@ -131,7 +134,7 @@ impl Resolver {
         let mut walks = 0;
         self.transient.clear();
         let court = Court { in_port: burst.in_port, ingress, turn };
-        for lane in 0..burst.len() {
+        for lane in lanes.each() {
             if burst.verdicts.get(lane) != Some(&Verdict::Pending) {
                 continue;
             }
@@ -348,7 +351,7 @@ impl Resolver {
             edits,
             connection,
         });
-        Judgement { verdict, vlan, edits, ending, decision, looked: walk.looked }
+        Judgement { verdict, vlan, edits, ending, decision, looked: walk.looked, octets: None }
     }
 
     /// The ways out of a walk as a verdict. Pure but for the interned list.
@@ -373,8 +376,8 @@ impl Resolver {
         let Court { in_port, turn, .. } = court;
         let (verdict, fits) = match &judgement.ending {
             Ending::Verdict => {
-                let fits = judgement.edits.is_empty() || judgement.edits.apply(&mut frame, layers);
-                (judgement.verdict, fits)
+                let edits = &judgement.edits;
+                (judgement.verdict, edits.is_empty() || edits.apply_to(&mut frame, layers, judgement.octets))
             }
             Ending::Related(related) => {
                 let finished = !frame.offload().is_some_and(|offload| offload.needs_csum());
@@ -571,14 +574,23 @@ pub(crate) fn retire<const N: usize>(
         lists.release(list);
     }
     if hot.packets != 0 {
-        account(accounts, hot, cold, turn);
+        account(accounts, hot, cold, hot.was_hit(cold), turn);
     }
 }
 
 /// The facts that an entry rests on were used, if it still rests on them. Returns false when its connection is another's
 /// by now: it must go.
-pub(crate) fn account<const N: usize>(accounts: &mut Accounts, hot: &Hot<N>, cold: &Cold, turn: &Turn<'_>) -> bool {
-    if let Some((name, direction)) = cold.tracked()
+///
+/// `hit`: beside the frame that made the entry, of which its connection knows, there were others.
+pub(crate) fn account<const N: usize>(
+    accounts: &mut Accounts,
+    hot: &Hot<N>,
+    cold: &Cold,
+    hit: bool,
+    turn: &Turn<'_>,
+) -> bool {
+    if hit
+        && let Some((name, direction)) = cold.tracked()
         && !turn.live.connections.seen(name, direction, turn.now)
     {
         return false;

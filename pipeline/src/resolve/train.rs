@@ -13,6 +13,7 @@ use crate::raw::{Frame, Stash};
 use crate::rewrite;
 
 impl Resolver {
+    #[expect(clippy::too_many_arguments, reason = "what a fragment is, and where it goes")]
     /// Take a fragment. If it completes its datagram, all leave, or whatever else is decided.
     pub(super) fn fragment(
         &mut self,
@@ -39,6 +40,7 @@ impl Resolver {
         let head = train.fragments.first().map_or(&[][..], |(frame, _)| frame.head());
         let mut judgement = self.judge_key(train.key, head, &train.layers, court);
         self.ask(court.in_port, extra, stash);
+        judgement.octets = Some(train.octets);
         if let Ending::Related(_) = judgement.ending {
             // What such an error quotes lies in pieces.
             (judgement.verdict, judgement.ending) = (Verdict::Drop(DropReason::Invalid), Ending::Verdict);

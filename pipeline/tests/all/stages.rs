@@ -135,6 +135,32 @@ fn the_same_frames_in_one_burst_walk_once_in_every_class() {
 }
 
 #[test]
+fn both_versions_in_one_burst_are_each_decided_by_their_own_key() {
+    for workers in MODES {
+        // Versions change in an order that is neither.
+        let is_six = |i: u8| i.count_ones() % 2 == 1;
+        let frame = |i: u8| if is_six(i) { udp6(1 + i % 8, 80, 20) } else { udp4(64, i.into(), 20) };
+        let frames: Vec<_> = (0..200).map(frame).collect();
+        let sources = (0..200).filter(|&i| is_six(i)).map(|i| i % 8).collect::<std::collections::BTreeSet<_>>().len();
+        let mut bench = choosing(workers);
+        for round in 0..3 {
+            let (fates, seen) = bench.watch(|bench| bench.burst(2, &frames));
+            for (i, fate) in fates.iter().enumerate() {
+                let out = if is_six(i as u8) { 10 + u16::from((1 + i as u8 % 8) % 4) } else { 10 };
+                assert_eq!(*fate, Fate::out(&[out], &frames[i]));
+            }
+            // All IPv4 frames are one flow of this port.
+            let flows = sources as u64 + 1;
+            match round {
+                0 => assert_eq!(seen, events(&[("cache_miss", 200), ("walk", flows)])),
+                _ => assert_eq!(seen, events(&[("cache_hit", 200)])),
+            }
+        }
+        assert_eq!(bench.entries(), sources + 1);
+    }
+}
+
+#[test]
 fn a_port_that_is_told_apart_by_another_field_believes_no_earlier_decision() {
     for workers in MODES {
         let mut bench = choosing(workers);
