@@ -10,9 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use api::{
     AddressKey, Change, Choice, Delta, Endpoint, EndpointKind, Hop, MacAddr, Neighbor, PortId, Proto, Route, RouteKey,
-    Router, Service, ServiceKey, Vlan,
+    Router, Service, ServiceKey, ServiceRange, Vlan,
 };
 use etherparse::PacketBuilder;
+use pipeline::drop::DropReason;
 
 use crate::kit::net::*;
 use crate::kit::{Bench, Fate, MODES, events};
@@ -254,5 +255,58 @@ fn a_ping_to_a_service_reaches_the_switchs_own_stack_and_makes_no_connection() {
             assert_eq!(bench.send(A, &ping), Fate::out(&[STACK], &ping));
         }
         assert_eq!(bench.live.connections.len(), 0);
+    }
+}
+
+#[test]
+fn u2_what_was_dropped_before_a_service_appeared_is_served_then() {
+    for workers in MODES {
+        let mut bench = node(workers);
+        let prefix = "10.96.0.0/16".parse().unwrap();
+        bench.apply(vec![Change::ServiceRange(Delta::add(ServiceRange { prefix, origin: String::new() }))]);
+        let sent = packet((A, ROUTER), "10.0.0.1:4000", "10.96.0.7:53", 64, Carries::Datagram);
+        for _ in 0..TIMES {
+            assert_eq!(bench.send(A, &sent), Fate::drop(DropReason::UnknownService));
+        }
+        bench.apply(service("10.96.0.7:53", "10.0.0.2:5353").to_vec());
+        let arrives = packet((ROUTER, B), "10.0.0.1:4000", "10.0.0.2:5353", 63, Carries::Datagram);
+        assert_eq!(bench.send(A, &sent), Fate::out(&[B], &arrives));
+    }
+}
+
+#[test]
+fn t1_a_connection_stays_with_its_backend_when_the_service_gets_others_and_is_not_walked_again() {
+    for workers in MODES {
+        let mut bench = node(workers);
+        let [client, to] = ["10.0.0.1:4000", "10.96.0.1:80"];
+        assert_eq!(bench.send(A, &packet((A, ROUTER), client, to, 64, Carries::Syn)).ports(), [B]);
+        let sent = packet((A, ROUTER), client, to, 64, Carries::Ack);
+        let arrives = packet((ROUTER, B), client, "10.0.0.2:8080", 63, Carries::Ack);
+        assert_eq!(bench.send(A, &sent), Fate::out(&[B], &arrives));
+        bench.apply(service(to, "10.0.0.1:9090").to_vec());
+        let (fate, seen) = bench.watch(|bench| bench.send(A, &sent));
+        assert_eq!((fate, seen), (Fate::out(&[B], &arrives), events(&[("cache_hit", 1)])));
+        // Another client port is another connection.
+        let other = packet((A, ROUTER), "10.0.0.1:4001", to, 64, Carries::Syn);
+        assert_eq!(bench.send(A, &other).ports(), [A]);
+    }
+}
+
+#[test]
+fn a_connection_ends_with_the_pod_that_it_was_opened_to() {
+    for workers in MODES {
+        let mut bench = node(workers);
+        let [client, to] = ["10.0.0.1:4000", "10.96.0.1:80"];
+        assert_eq!(bench.send(A, &packet((A, ROUTER), client, to, 64, Carries::Syn)).ports(), [B]);
+        let sent = packet((A, ROUTER), client, to, 64, Carries::Ack);
+        assert_eq!(bench.send(A, &sent).ports(), [B]);
+        // The address of pod b is a third pod's now, at port 3, and the service has moved to pod a.
+        let Change::Endpoint(old) = endpoint("10.0.0.2", B, B, EndpointKind::Pod) else { unreachable!() };
+        let Change::Endpoint(new) = endpoint("10.0.0.2", 3, 30, EndpointKind::Pod) else { unreachable!() };
+        let delta = Delta { old: old.new, new: new.new };
+        bench.apply([vec![Change::Endpoint(delta)], service(to, "10.0.0.1:8080").to_vec()].concat());
+        for _ in 0..TIMES {
+            assert_eq!(bench.send(A, &sent).ports(), [A], "a first packet to the service as it is now");
+        }
     }
 }
