@@ -13,14 +13,14 @@ use api::state::{
 };
 use api::station::{Station, StationKey};
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, Neighbor, Port, PortId, Route, RouteKey, Router, Service,
-    ServiceKey, ServiceRange, Transaction,
+    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, Hop, MacAddr, Neighbor, Port, PortId, Route, RouteKey,
+    Router, Service, ServiceKey, ServiceRange, Transaction,
 };
 
 use crate::{Refusal, Switch};
 
 /// The kinds of ports that it knows.
-const KINDS: &[&str] = &["tap", "internal", "memory", "pcap", "null"];
+const KINDS: &[&str] = &["tap", "internal", "memory", "pcap", "null", "stack"];
 
 /// A switch without packets. Its fields are the test's to read and write.
 #[derive(Debug, Default)]
@@ -108,8 +108,37 @@ impl FakeSwitch {
                 return Err(Refusal(format!("{name}: options:netns={netns}: no such network namespace")));
             }
         }
-        let lost = self.stations.values().find(|station| !self.ports.contains_key(&station.port));
-        lost.map_or(Ok(()), |station| Err(Refusal(format!("{}: its port is not there", station.key.mac))))
+        drop(namespaces);
+        self.names_what_is_there()
+    }
+
+    /// Nothing names a port, a bridge or a router that is not there.
+    fn names_what_is_there(&self) -> Result<(), Refusal> {
+        let check = |thing: &dyn std::fmt::Display, port: Option<PortId>, bridge: Option<BridgeId>| {
+            if port.is_some_and(|port| !self.ports.contains_key(&port)) {
+                return Err(Refusal(format!("{thing}: its port is not there")));
+            }
+            if bridge.is_some_and(|bridge| !self.routers.contains_key(&bridge)) {
+                return Err(Refusal(format!("{thing}: its bridge has no router")));
+            }
+            Ok(())
+        };
+        self.stations.values().try_for_each(|s| check(&s.key.mac, Some(s.port), None))?;
+        for router in self.routers.values() {
+            if !self.bridges.contains_key(&router.bridge) {
+                return Err(Refusal(format!("router {}: its bridge is not there", router.bridge)));
+            }
+            check(&router.mac, router.uplink, None)?;
+        }
+        self.endpoints.values().try_for_each(|e| check(&e.key.address, Some(e.port), Some(e.key.bridge)))?;
+        self.neighbors.values().try_for_each(|n| check(&n.key.address, Some(n.port), Some(n.key.bridge)))?;
+        self.routes.values().try_for_each(|route| {
+            let port = match route.to {
+                Hop::OnLink { port } | Hop::Via { port, .. } => Some(port),
+                Hop::Endpoint | Hop::Unreachable | Hop::Blackhole => None,
+            };
+            check(&route.key.prefix, port, Some(route.key.bridge))
+        })
     }
 }
 
@@ -136,7 +165,8 @@ impl Switch for FakeSwitch {
         let state = |port: &Port| PortState {
             id: port.id,
             ifname: Some(port.name.clone()),
-            mac: port.mac,
+            // A device has an address, whether one was asked for or not.
+            mac: port.mac.or(Some(MacAddr([2, 0, 0, 0xfa, (port.id.0 >> 8) as u8, port.id.0 as u8]))),
             mtu: port.mtu,
             link: Some(true),
             offloads: "csum".to_owned(),

@@ -15,6 +15,8 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 pub mod fake;
 pub mod switch;
 
@@ -24,6 +26,7 @@ mod store;
 mod verbs;
 
 pub use socket::{Control, Stopper};
+pub use store::config::check_name;
 pub use switch::{Refusal, Switch};
 
 /// Where a daemon keeps and shows its configuration.
@@ -35,6 +38,37 @@ pub struct Options {
     pub socket_group: Option<u32>,
     /// Directory of the durable configuration; made if need be.
     pub state_dir: PathBuf,
+    /// Directory of manifests that describe the cluster, watched; read once before [`Control::open`] returns.
+    pub cluster: Option<PathBuf>,
     /// What `version` answers.
     pub version: String,
+    /// The node that the switch is the network of.
+    pub node: NodeSettings,
+}
+
+/// A node of a cluster, as its daemon was told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Its name in the cluster state.
+    pub name: String,
+    /// The bridge that its pods are on, made when the first cluster object arrives.
+    pub bridge: String,
+    /// Ranges of service addresses, beside those of ServiceCIDR objects.
+    pub service_cidrs: Vec<IpNet>,
+    /// Name of the port behind which the outside is. It takes effect whenever the cluster bridge has such a port.
+    pub uplink: Option<String>,
+    /// First and last source port of masqueraded traffic.
+    pub snat_ports: (u16, u16),
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            name: "localhost".to_owned(),
+            bridge: "br-pods".to_owned(),
+            service_cidrs: Vec::new(),
+            uplink: None,
+            snat_ports: api::Router::SNAT_PORTS,
+        }
+    }
 }

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use control::NodeSettings;
+use ipnet::IpNet;
 
 use crate::switch;
 use crate::sys::affinity;
@@ -23,6 +25,9 @@ pub(crate) struct Typed {
     /// Group (by number) that may use the control socket beside its owner
     #[arg(long, value_name = "GID")]
     socket_group: Option<u32>,
+    /// Directory of manifests that describe the cluster, watched
+    #[arg(long, value_name = "DIR")]
+    cluster: Option<PathBuf>,
     /// CPUs to pin workers to, one worker each, such as 2,4-7
     #[arg(long, value_name = "LIST", conflicts_with = "workers")]
     cpus: Option<String>,
@@ -32,6 +37,21 @@ pub(crate) struct Typed {
     /// Walk one of N hits again and compare (coverage: cache_divergence)
     #[arg(long, value_name = "1/N")]
     shadow: Option<String>,
+    /// This node's name in the cluster state [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Bridge that the cluster lives on, made when its first object arrives
+    #[arg(long, value_name = "BRIDGE", default_value = "br-pods")]
+    cluster_bridge: String,
+    /// Ranges of service addresses, beside those of ServiceCIDR objects
+    #[arg(long, value_name = "CIDR,…")]
+    service_cidr: Option<String>,
+    /// Port of the cluster bridge behind which the outside is
+    #[arg(long, value_name = "PORT")]
+    uplink: Option<String>,
+    /// Source ports of traffic that leaves the cluster, such as 49152-65535 (the default)
+    #[arg(long, value_name = "FIRST-LAST")]
+    snat_ports: Option<String>,
     /// TOML file with any of these options; the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -46,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) run_dir: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) socket_group: Option<u32>,
+    pub(crate) node: NodeSettings,
+    pub(crate) cluster: Option<PathBuf>,
     pub(crate) switch: switch::Options,
     pub(crate) log: tracing_subscriber::filter::Targets,
 }
@@ -98,10 +120,49 @@ impl Config {
                 .filter(|&n| n != 0)
                 .ok_or_else(|| format!("--shadow {text}: 1/N is expected, such as 1/1000"))?,
         };
+        let node = node_settings(&typed)?;
         let log = typed.log.parse().map_err(|why| format!("--log {}: {why}", typed.log))?;
         let switch = switch::Options { workers, cpus, shadow, ..switch::Options::default() };
-        Ok(Self { run_dir: typed.run_dir, state_dir: typed.state_dir, socket_group: typed.socket_group, switch, log })
+        let Typed { run_dir, state_dir, socket_group, cluster, .. } = typed;
+        Ok(Self { run_dir, state_dir, socket_group, node, cluster, switch, log })
     }
+}
+
+/// What was typed about the node.
+fn node_settings(typed: &Typed) -> Result<NodeSettings, String> {
+    let name = match &typed.node {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
+    };
+    // RFC 1123 2.1, as Kubernetes asks of a Node's name.
+    let fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if name.is_empty() || name.len() > 253 || !name.chars().all(fit) {
+        return Err(format!(
+            "--node {name}: a name of at most 253 lower case letters, digits, '-' and '.' is expected"
+        ));
+    }
+    let bridge = typed.cluster_bridge.clone();
+    control::check_name(&bridge).map_err(|why| format!("--cluster-bridge {bridge}: {why}"))?;
+    if let Some(uplink) = &typed.uplink {
+        control::check_name(uplink).map_err(|why| format!("--uplink {uplink}: {why}"))?;
+    }
+    let mut service_cidrs = Vec::new();
+    for text in typed.service_cidr.iter().flat_map(|list| list.split(',')) {
+        let prefix: IpNet = text.trim().parse().map_err(|_| format!("--service-cidr {text}: not a prefix"))?;
+        if prefix != prefix.trunc() {
+            return Err(format!("--service-cidr {text}: has bits beyond its length: {} is the prefix", prefix.trunc()));
+        }
+        service_cidrs.push(prefix);
+    }
+    let snat_ports = match &typed.snat_ports {
+        None => NodeSettings::default().snat_ports,
+        Some(text) => text
+            .split_once('-')
+            .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
+            .filter(|&(first, last)| 0 < first && first <= last)
+            .ok_or_else(|| format!("--snat-ports {text}: FIRST-LAST is expected, such as 49152-65535"))?,
+    };
+    Ok(NodeSettings { name, bridge, service_cidrs, uplink: typed.uplink.clone(), snat_ports })
 }
 
 /// The options in a file, as they would be typed.
@@ -157,6 +218,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_what_was_typed_of_it() {
+        let typed = ["--node", "n1", "--service-cidr", "10.96.0.0/12,fd00:96::/112", "--uplink", "eth1"];
+        let node =
+            config(&[&typed[..], &["--snat-ports", "1024-2047", "--cluster-bridge", "br-k"]].concat()).unwrap().node;
+        let cidrs = ["10.96.0.0/12", "fd00:96::/112"].map(|cidr| cidr.parse().unwrap()).to_vec();
+        let (bridge, uplink) = ("br-k".to_owned(), Some("eth1".to_owned()));
+        assert_eq!(
+            node,
+            NodeSettings { name: "n1".to_owned(), bridge, service_cidrs: cidrs, uplink, snat_ports: (1024, 2047) }
+        );
+        let node = config(&[]).unwrap().node;
+        assert!(!node.name.is_empty());
+        assert_eq!(node, NodeSettings { name: node.name.clone(), ..NodeSettings::default() });
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("vswitch.toml");
@@ -172,6 +249,14 @@ mod tests {
             (["--workers", "0"], "0"),
             (["--shadow", "7"], "--shadow 7"),
             (["--config", "/nonexistent"], "/nonexistent"),
+            (["--node", "Node_1"], "--node Node_1: a name of"),
+            (["--cluster-bridge", "a/b"], "--cluster-bridge a/b: \"a/b\": a name must not contain '/'"),
+            (["--uplink", ""], "--uplink : a name must not be empty"),
+            (["--service-cidr", "10.96.0.0/33"], "--service-cidr 10.96.0.0/33: not a prefix"),
+            (["--service-cidr", "10.96.0.1/12"], "10.96.0.0/12 is the prefix"),
+            (["--snat-ports", "0-1"], "--snat-ports 0-1: FIRST-LAST"),
+            (["--snat-ports", "9-5"], "--snat-ports 9-5: FIRST-LAST"),
+            (["--snat-ports", "1-65536"], "--snat-ports 1-65536: FIRST-LAST"),
         ] {
             let why = config(&args).unwrap_err();
             assert!(why.contains(says), "{why}");

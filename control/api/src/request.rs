@@ -6,7 +6,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use crate::MacAddr;
+use crate::filter::Filter;
 
 /// A request. The name of a variant's method stands beside it; its fields are the members of the params object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +58,97 @@ pub enum Request {
         /// The station's address.
         mac: MacAddr,
     },
+    /// Say where a prefix leads, for good. It takes effect where there is a router.
+    #[serde(rename = "route/add")]
+    RouteAdd {
+        /// Name of the bridge.
+        bridge: String,
+        /// The destinations.
+        prefix: IpNet,
+        /// Where to.
+        to: To,
+    },
+    /// Take back what `route/add` did.
+    #[serde(rename = "route/del")]
+    RouteDel {
+        /// Name of the bridge.
+        bridge: String,
+        /// The destinations.
+        prefix: IpNet,
+    },
+    /// State a neighbour, for good. It takes effect where there is a router.
+    #[serde(rename = "neigh/add")]
+    NeighAdd {
+        /// Name of the bridge.
+        bridge: String,
+        /// The neighbour's address.
+        address: IpAddr,
+        /// Name of the port behind which it is.
+        port: String,
+        /// Its Ethernet address.
+        mac: MacAddr,
+    },
+    /// Take back what `neigh/add` did.
+    #[serde(rename = "neigh/del")]
+    NeighDel {
+        /// Name of the bridge.
+        bridge: String,
+        /// The neighbour's address.
+        address: IpAddr,
+    },
+    /// Services of the cluster, programmed or not.
+    #[serde(rename = "services")]
+    Services {
+        /// Of this namespace; of all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        /// Tell each backend in the table, not only how many there are.
+        #[serde(default, skip_serializing_if = "is_false")]
+        wide: bool,
+    },
+    /// Routes, of the cluster and of operators.
+    #[serde(rename = "routes")]
+    Routes {},
+    /// Neighbours, static and learned.
+    #[serde(rename = "neighbors")]
+    Neighbors {},
+    /// Tracked connections.
+    #[serde(rename = "connections")]
+    Connections {
+        /// Only these.
+        #[serde(default, skip_serializing_if = "Filter::is_all")]
+        filter: Filter,
+    },
+    /// Tracked connections, as ovs-dpctl prints them.
+    #[serde(rename = "dpctl/dump-conntrack")]
+    DumpConntrack {
+        /// Only these.
+        #[serde(default, skip_serializing_if = "Filter::is_all")]
+        filter: Filter,
+    },
+    /// Forget tracked connections.
+    #[serde(rename = "dpctl/flush-conntrack")]
+    FlushConntrack {
+        /// Only these.
+        #[serde(default, skip_serializing_if = "Filter::is_all")]
+        filter: Filter,
+    },
+    /// What would become of a first packet.
+    #[serde(rename = "trace")]
+    Trace {
+        /// `pod/NS/NAME`, `node/NAME` or an address.
+        from: String,
+        /// `pod/NS/NAME`, `svc/NS/NAME`, `node/NAME` or an address.
+        to: String,
+        /// `tcp`, `udp`, `sctp` or `icmp`.
+        proto: Protocol,
+        /// Source port; one of the dynamic range when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sport: Option<u16>,
+        /// Destination port; may be absent for `icmp`, and for a service with one port of the protocol.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dport: Option<u16>,
+    },
     /// Counters of a bridge's ports.
     #[serde(rename = "dump-ports")]
     DumpPorts {
@@ -90,6 +186,71 @@ pub enum Request {
         /// Name of the port.
         port: String,
     },
+    /// Take the objects of manifests into the cluster, each for itself.
+    #[serde(rename = "apply")]
+    Apply {
+        /// The manifests.
+        manifests: Vec<Manifest>,
+        /// Namespace of objects that name none; `default` when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+    },
+    /// Take objects that were applied out of the cluster.
+    #[serde(rename = "delete")]
+    Delete {
+        /// Manifests of which the objects go.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        manifests: Vec<Manifest>,
+        /// Kind of the objects named in `names`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kind: Option<String>,
+        /// Names of objects.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        names: Vec<String>,
+        /// Their namespace; `default` when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+    },
+    /// Objects of the cluster.
+    #[serde(rename = "get")]
+    Get {
+        /// Their kind, as kubectl knows it; several with commas between them.
+        kind: String,
+        /// Their names; all when empty.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        names: Vec<String>,
+        /// Their namespace; `default` when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        /// Of every namespace.
+        #[serde(default, skip_serializing_if = "is_false")]
+        all_namespaces: bool,
+        /// How much is told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Output>,
+    },
+}
+
+/// The text of a file of manifests: YAML or JSON, with any number of documents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// What to call it when it cannot be read.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// How much `get` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Output {
+    /// A table with more columns.
+    Wide,
+    /// The objects as they were applied, as YAML.
+    Yaml,
+    /// The objects as they were applied, as JSON.
+    Json,
 }
 
 /// A command on the configuration. Together they are what ovs-vsctl's database commands are.
@@ -228,6 +389,42 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         columns: Vec<String>,
     },
+}
+
+/// Where a route of `route/add` leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "hop", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum To {
+    /// The destination is a neighbour on the link of a port.
+    OnLink {
+        /// Name of the port.
+        port: String,
+    },
+    /// By way of a neighbour on the link of a port.
+    Via {
+        /// Name of the port.
+        port: String,
+        /// The neighbour's address.
+        gateway: IpAddr,
+    },
+    /// Refused with ICMP network unreachable.
+    Unreachable {},
+    /// Dropped by name, without an answer.
+    Blackhole {},
+}
+
+/// What a traced packet can be of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// A SYN.
+    Tcp,
+    /// A datagram.
+    Udp,
+    /// An INIT.
+    Sctp,
+    /// An echo request, of ICMP or ICMPv6 as the addresses are.
+    Icmp,
 }
 
 /// The kinds of records. A port and its interface are one thing here, told in two records as OVS does.

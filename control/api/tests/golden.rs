@@ -9,12 +9,14 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, Commands, CoverageTable, DropRow, Drops, Fdb, FdbRow, Output, Outputs, PortCounters, PortCountersRow,
-    PortRow, Ports, Show, ShowBridge, ShowPort, Text, Workers,
+    self, Commands, ConnectionRow, Connections, Conntrack, CoverageTable, DropRow, Drops, Fdb, FdbRow, Got,
+    NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs, PortCounters, PortCountersRow,
+    PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, Workers,
 };
-use api::state::{Coverage, PortStats, WorkerState};
+use api::request::Manifest;
+use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};
 use api::verb::VERBS;
-use api::{MacAddr, Port, Request, Vlan};
+use api::{Choice, MacAddr, Port, Proto, Request, Vlan};
 use serde_json::{Value, json};
 
 fn compare(name: &str, text: &str) {
@@ -60,6 +62,26 @@ const LINES: &[&str] = &[
     "fdb/flush br0",
     "fdb/add br0 p1 10 02:00:00:00:00:01",
     "fdb/del br0 10 02:00:00:00:00:01",
+    "route/add br0 10.0.0.0/8 dev p1",
+    "route/add br0 fd00::/8 dev p1 via fe80::1",
+    "route/add br0 10.1.0.0/16 unreachable",
+    "route/add br0 10.1.2.3 blackhole",
+    "route/del br0 10.0.0.0/8",
+    "neigh/add br0 10.0.0.1 p1 02:00:00:00:00:01",
+    "neigh/del br0 10.0.0.1",
+    "services",
+    "services -A",
+    "services -n default -o wide",
+    "routes",
+    "neighbors",
+    "connections",
+    "connections src=10.0.0.0/8 dst=fd00::1 sport=1 dport=2 proto=tcp state=ESTABLISHED port=p1 service=default/web",
+    "dpctl/dump-conntrack",
+    "dpctl/dump-conntrack proto=47",
+    "dpctl/flush-conntrack",
+    "dpctl/flush-conntrack service=default/web:http",
+    "trace --from pod/default/a --to svc/default/web --proto tcp",
+    "--from=node/n1 trace --to 10.0.0.1 --proto udp --dport 53 --sport=5353",
     "dump-ports br0",
     "dump-ports br0 p1",
     "ports",
@@ -69,6 +91,9 @@ const LINES: &[&str] = &[
     "coverage/show",
     "version",
     "list-commands",
+    "get pods -A",
+    "get svc/web -n prod -o yaml",
+    "get endpointslices a b --output=wide",
 ];
 
 #[test]
@@ -82,6 +107,12 @@ fn every_request_is_written_as_it_was() {
     for line in LINES {
         add(line, &parse(line));
     }
+    let manifests = vec![Manifest { name: "a.yaml".into(), text: "kind: Service\n".into() }];
+    add("apply -f a.yaml", &Request::Apply { manifests: manifests.clone(), namespace: None });
+    let [kind, namespace] = ["svc", "prod"].map(|word| Some(word.to_owned()));
+    let names = vec!["web".to_owned()];
+    add("delete svc web -n prod", &Request::Delete { manifests: Vec::new(), kind, names, namespace });
+    add("delete -f a.yaml", &Request::Delete { manifests, kind: None, names: Vec::new(), namespace: None });
     add("capture p1", &Request::Capture { port: "p1".into() });
     for def in VERBS {
         assert!(LINES.iter().any(|line| line.split(' ').any(|word| word == def.name)), "{} has no example", def.name);
@@ -155,6 +186,118 @@ fn ports() -> Ports {
     Ports(vec![up, down])
 }
 
+fn tuple(src: &str, dst: &str) -> Tuple {
+    Tuple { src: src.parse().unwrap(), dst: dst.parse().unwrap() }
+}
+
+fn services() -> Services {
+    let address = |text: &str| text.parse().unwrap();
+    let web = ServiceRow {
+        service: "default/web:http".into(),
+        address: Some("10.96.0.10".parse().unwrap()),
+        proto: Some(Proto::Tcp),
+        port: Some(80),
+        choice: Choice::Maglev,
+        backends: vec![address("10.244.1.2:8080"), address("10.244.2.2:8080")],
+        draining: vec![address("10.244.1.3:8080")],
+        not_programmed: None,
+    };
+    let name = ServiceRow {
+        service: "default/db".into(),
+        address: None,
+        proto: None,
+        port: None,
+        choice: Choice::Random,
+        backends: Vec::new(),
+        draining: Vec::new(),
+        not_programmed: Some("headless".into()),
+    };
+    Services(vec![name, web])
+}
+
+fn routes() -> Routes {
+    let row = |prefix: &str, hop: &str, gateway: Option<&str>, port: Option<&str>, origin: &str| RouteRow {
+        bridge: "br-pods".into(),
+        prefix: prefix.parse().unwrap(),
+        hop: hop.into(),
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        port: port.map(str::to_owned),
+        origin: origin.into(),
+        error: None,
+    };
+    let mut idle = row("10.0.0.0/8", "on-link", None, Some("p1"), "static");
+    (idle.bridge, idle.error) = ("br0".into(), Some("the bridge has no router".into()));
+    Routes(vec![
+        row("0.0.0.0/0", "via", Some("192.0.2.1"), Some("up"), "static"),
+        row("10.244.1.0/24", "endpoint", None, None, "pod-cidr"),
+        row("10.244.2.0/24", "unreachable", None, None, "node/n2"),
+        idle,
+    ])
+}
+
+fn neighbors() -> Neighbors {
+    let row = |address: &str, mac, state: &str, age| NeighborRow {
+        bridge: "br-pods".into(),
+        address: address.parse().unwrap(),
+        mac,
+        port: "up".into(),
+        state: state.into(),
+        age,
+        error: None,
+    };
+    let mac = Some(MacAddr([2, 0, 0, 0, 0, 1]));
+    let mut idle = row("fd00::1", mac, "permanent", None);
+    idle.error = Some("the bridge has no router".into());
+    Neighbors(vec![row("192.0.2.1", mac, "reachable", Some(3)), row("192.0.2.2", None, "incomplete", Some(0)), idle])
+}
+
+fn connections() -> Vec<ConnectionRow> {
+    let row = |proto, state: &str, original, reply, service: Option<&str>| ConnectionRow {
+        bridge: "br-pods".into(),
+        proto,
+        state: state.into(),
+        original,
+        reply,
+        port: "p1".into(),
+        service: service.map(str::to_owned),
+        expires: 86_399,
+    };
+    let client = "10.244.1.2:40000";
+    vec![
+        row(
+            6,
+            "ESTABLISHED",
+            tuple(client, "10.96.0.10:80"),
+            tuple("10.244.1.3:8080", client),
+            Some("default/web:http"),
+        ),
+        row(17, "UNREPLIED", tuple(client, "192.0.2.9:53"), tuple("192.0.2.9:53", "192.168.0.1:50000"), None),
+        row(58, "ASSURED", tuple("[fd00::2]:7", "[fd00::3]:7"), tuple("[fd00::3]:7", "[fd00::2]:7"), None),
+        row(47, "UNREPLIED", tuple("10.0.0.1:0", "10.0.0.2:0"), tuple("10.0.0.2:0", "10.0.0.1:0"), None),
+    ]
+}
+
+fn trace() -> Trace {
+    let step = |stage: &str, note: &str| TraceStep { stage: stage.into(), note: note.into() };
+    Trace {
+        verdict: "allow".into(),
+        reason: String::new(),
+        decided_by: "service default/web:http".into(),
+        stages: vec![step("service", "default/web:http: 10.244.1.3:8080"), step("route", "endpoint pod/default/b")],
+        proto: 6,
+        packet: Some(tuple("10.244.1.2:50000", "10.96.0.10:80")),
+        port: "p1".into(),
+        outputs: vec!["p2".into()],
+        tuple: Some(tuple("10.244.1.2:50000", "10.244.1.3:8080")),
+        notes: vec!["pod/default/a: not attached here: traced as if it came in by p1".into()],
+    }
+}
+
+fn refused_trace() -> Trace {
+    let (packet, port) = (Some(tuple("10.244.1.2:50000", "10.96.0.99:0")), "p1".into());
+    Trace { verdict: "drop".into(), reason: "no-service".into(), proto: 1, packet, port, ..Trace::default() }
+}
+
 #[test]
 fn every_answer_is_written_as_it_was() {
     let data = |answer: &dyn Fn() -> Result<Value, serde_json::Error>| answer().unwrap();
@@ -200,13 +343,40 @@ fn every_answer_is_written_as_it_was() {
     let counter = |name: &str, total| Coverage { name: name.into(), total };
     let coverage = CoverageTable(vec![counter("flow_miss", 10), counter("cache_divergence", 0)]);
     let commands = Commands(vec![("fdb/show".into(), "BRIDGE".into()), ("version".into(), String::new())]);
+    let outcomes = [
+        Outcome::Created,
+        Outcome::Configured,
+        Outcome::Unchanged,
+        Outcome::Deleted,
+        Outcome::Skipped("apps/v1 Deployment is nothing to a switch".into()),
+        Outcome::Refused("spec.ports[0].port: 65536: must be between 1 and 65535".into()),
+    ];
+    let objects =
+        Objects(outcomes.map(|outcome| ObjectRow { object: "service/web".into(), outcome }).into_iter().collect());
+    let headings = ["NAMESPACE", "NAME", "CIDRS"].map(str::to_owned).to_vec();
+    let rows = vec![["prod", "a", "10.0.0.0/8,fd00::/64"].map(str::to_owned).to_vec()];
+    let table = ObjectTable { headings, rows };
+    let tables = Got::Tables(vec![table.clone(), table]);
     let answers = [
+        ("get svc,pods -A", data(&|| serde_json::to_value(&tables))),
+        ("get svc", data(&|| serde_json::to_value(Got::Tables(Vec::new())))),
+        ("get svc web -o json", data(&|| serde_json::to_value(Got::Text("{}".into())))),
         ("list-br", data(&|| serde_json::to_value(&outputs))),
         ("fdb/show br0", data(&|| serde_json::to_value(fdb()))),
         ("fdb/flush", data(&|| serde_json::to_value(Text("table successfully flushed".into())))),
         ("fdb/add br0 p1 1 02:00:00:00:00:01", data(&|| serde_json::to_value(Text::default()))),
         ("fdb/del br0 1 02:00:00:00:00:01", data(&|| serde_json::to_value(Text::default()))),
         ("dump-ports br0", data(&|| serde_json::to_value(&counters))),
+        ("route/add br0 10.0.0.0/8 dev p1", data(&|| serde_json::to_value(Text::default()))),
+        ("services", data(&|| serde_json::to_value(services()))),
+        ("services -o wide", data(&|| serde_json::to_value(services()))),
+        ("routes", data(&|| serde_json::to_value(routes()))),
+        ("neighbors", data(&|| serde_json::to_value(neighbors()))),
+        ("connections", data(&|| serde_json::to_value(Connections(connections())))),
+        ("dpctl/dump-conntrack", data(&|| serde_json::to_value(Conntrack(connections())))),
+        ("dpctl/flush-conntrack", data(&|| serde_json::to_value(Text::default()))),
+        ("trace --from a --to b --proto tcp", data(&|| serde_json::to_value(trace()))),
+        ("trace --from a --to b --proto icmp", data(&|| serde_json::to_value(refused_trace()))),
         ("ports", data(&|| serde_json::to_value(ports()))),
         ("drops", data(&|| serde_json::to_value(&drops))),
         ("workers", data(&|| serde_json::to_value(&workers))),
@@ -219,6 +389,9 @@ fn every_answer_is_written_as_it_was() {
         let printed = reply::text(&parse(line), answer.clone()).unwrap();
         text += &format!("### {line}\n{answer}\n{printed}");
     }
+    let delete = Request::from_wire("delete", json!({"kind": "svc", "names": ["web"]})).unwrap();
+    let answer = serde_json::to_value(&objects).unwrap();
+    text += &format!("### delete svc web\n{answer}\n{}", reply::text(&delete, answer.clone()).unwrap());
     compare("replies.txt", &text);
 }
 

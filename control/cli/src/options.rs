@@ -7,8 +7,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use api::option::{OPTIONS, OptionDef};
 use api::rpc::Client;
-use clap::{Parser, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, ValueEnum};
 
 use crate::Failure;
 
@@ -60,15 +61,8 @@ pub(crate) struct Segment {
     /// How long the daemon may take to answer [default: 30].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
-    /// Do nothing if it is there already (add-br, add-port).
-    #[arg(long)]
-    pub(crate) may_exist: bool,
-    /// Do nothing if it is not there (del-br, del-port, get, set, clear).
-    #[arg(long)]
-    pub(crate) if_exists: bool,
-    /// Columns to tell (list, find).
-    #[arg(long, value_name = "COLUMN,...")]
-    pub(crate) columns: Option<String>,
+    #[command(flatten)]
+    pub(crate) of_verb: OfVerb,
     /// Write frames to a pcap file, `-` for standard output (capture).
     #[arg(short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(crate) write: Option<PathBuf>,
@@ -83,13 +77,59 @@ pub(crate) struct Segment {
     pub(crate) version: bool,
 }
 
+/// Options of the verb: those of `api::option::OPTIONS`, in its order, each with its values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OfVerb(Vec<(&'static OptionDef, Vec<String>)>);
+
+impl OfVerb {
+    /// Values of an option, in the order in which they were typed.
+    pub(crate) fn values(&self, option: &OptionDef) -> &[String] {
+        self.0.iter().find(|(def, _)| *def == option).map_or(&[], |(_, values)| values)
+    }
+}
+
+impl Args for OfVerb {
+    fn augment_args(command: Command) -> Command {
+        command.args(OPTIONS.iter().map(|def| {
+            let arg = Arg::new(def.long).long(def.long).help(format!("{}.", def.help));
+            let arg = def.short.into_iter().fold(arg, Arg::short);
+            match def.value {
+                Some(name) => arg.value_name(name).action(ArgAction::Append),
+                None => arg.action(ArgAction::SetTrue),
+            }
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OfVerb {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let typed = OPTIONS.iter().filter_map(|def| match def.value {
+            Some(_) => Some((def, matches.get_many(def.long)?.cloned().collect())),
+            None => matches.get_flag(def.long).then(|| (def, Vec::new())),
+        });
+        Ok(Self(typed.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl Segment {
     /// The words with the options that belong to the verb, as `api::verb` reads them.
     pub(crate) fn all_words(&self) -> Vec<String> {
         let mut words = self.words.clone();
-        words.extend(self.may_exist.then(|| "--may-exist".to_owned()));
-        words.extend(self.if_exists.then(|| "--if-exists".to_owned()));
-        words.extend(self.columns.as_ref().map(|columns| format!("--columns={columns}")));
+        for (def, values) in &self.of_verb.0 {
+            match def.value {
+                Some(_) => words.extend(values.iter().map(|value| format!("--{}={value}", def.long))),
+                None => words.push(format!("--{}", def.long)),
+            }
+        }
         words
     }
 }
@@ -146,6 +186,19 @@ mod tests {
             let words: Vec<_> = segments.iter().map(Segment::all_words).collect();
             assert_eq!(words, [vec!["add-br", "br0", "--may-exist"], vec!["add-port", "br0", "p1"]], "{line}");
         }
+    }
+
+    #[test]
+    fn a_value_stands_behind_its_option_or_its_letter() {
+        for line in ["list Port --columns a,b", "--columns=a,b list Port"] {
+            assert_eq!(read(line).unwrap().1[0].all_words(), ["list", "Port", "--columns=a,b"], "{line}");
+        }
+        for line in ["get pods -n kube-system -A -oyaml", "-n=kube-system get -A pods --output yaml"] {
+            let words = ["get", "pods", "--namespace=kube-system", "--all-namespaces", "--output=yaml"];
+            assert_eq!(read(line).unwrap().1[0].all_words(), words, "{line}");
+        }
+        let words = read("apply -f a.yaml -f -").unwrap().1[0].all_words();
+        assert_eq!(words, ["apply", "--filename=a.yaml", "--filename=-"]);
     }
 
     #[test]

@@ -4,9 +4,16 @@
 //! that the switch gets. So a chain of commands is one transaction by construction, and none can be half done.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 use api::station::StationKey;
-use api::{Bridge, BridgeId, Change, Delta, Port, PortId, Station, Transaction, Vlan};
+use api::{
+    AddressKey, Bridge, BridgeId, Change, Delta, Hop, Neighbor, Port, PortId, Route, RouteKey, Station, Transaction,
+    Vlan,
+};
+
+use crate::cluster::compile::binding::pod_of;
+use crate::cluster::model::Named;
 
 /// Octets of a name at most: it is the name of a network interface (IFNAMSIZ - 1, linux/if.h).
 const NAME_LIMIT: usize = 15;
@@ -19,6 +26,11 @@ pub(crate) struct Config {
     pub(crate) bridges: BTreeMap<BridgeId, Bridge>,
     pub(crate) ports: BTreeMap<PortId, Port>,
     pub(crate) stations: BTreeMap<StationKey, Station>,
+    /// Stated by operators, on any bridge. They take effect where there is a router: the cluster's compiler tells the
+    /// switch of them, not [`diff`].
+    pub(crate) neighbors: BTreeMap<AddressKey, Neighbor>,
+    /// As `neighbors`.
+    pub(crate) routes: BTreeMap<RouteKey, Route>,
 }
 
 impl Config {
@@ -39,13 +51,27 @@ impl Config {
         self.bridges.get(&id).map_or("", |bridge| &bridge.name)
     }
 
+    /// The port of a bridge that is bound to each pod (`external_ids:pod`). Of two the first, by number.
+    pub(crate) fn bound(&self, bridge: BridgeId) -> BTreeMap<Named, &Port> {
+        let bound = self.ports_of(bridge).filter_map(|port| Some((pod_of(&port.external_ids)?, port)));
+        let mut pods = BTreeMap::new();
+        for (pod, port) in bound {
+            pods.entry(pod).or_insert(port);
+        }
+        pods
+    }
+
     pub(crate) fn remove_port(&mut self, id: PortId) {
         self.stations.retain(|_, station| station.port != id);
+        self.neighbors.retain(|_, neighbor| neighbor.port != id);
+        self.routes.retain(|_, route| port_of(route.to) != Some(id));
         self.ports.remove(&id);
     }
 
     pub(crate) fn remove_bridge(&mut self, id: BridgeId) {
         self.stations.retain(|key, _| key.bridge != id);
+        self.neighbors.retain(|key, _| key.bridge != id);
+        self.routes.retain(|key, _| key.bridge != id);
         self.ports.retain(|_, port| port.bridge != id);
         self.bridges.remove(&id);
     }
@@ -69,7 +95,7 @@ impl Config {
         for port in self.ports.values() {
             let name = &port.name;
             check_name(name).map_err(|why| format!("port {}: {why}", port.id))?;
-            if port.id == PortId::NONE || port.id.index() >= PortId::LIMIT {
+            if port.id == PortId::NONE || port.id >= PortId::STACK {
                 return Err(format!("port {name}: no port can have number {}", port.id));
             }
             if !names.insert(name) || !numbers.insert((port.bridge, port.ofport)) {
@@ -88,8 +114,70 @@ impl Config {
                 return Err(format!("station {}: its port {} is not on its bridge", station.key.mac, station.port));
             }
         }
+        let on = |port: PortId, bridge| self.ports.get(&port).is_some_and(|port| port.bridge == bridge);
+        for neighbor in self.neighbors.values() {
+            let AddressKey { bridge, address } = neighbor.key;
+            if !on(neighbor.port, bridge) {
+                return Err(format!("neighbor {address}: its port {} is not on its bridge", neighbor.port));
+            }
+            check_neighbor(neighbor).map_err(|why| format!("neighbor {why}"))?;
+        }
+        for route in self.routes.values() {
+            let RouteKey { bridge, prefix } = route.key;
+            if !self.bridges.contains_key(&bridge) || port_of(route.to).is_some_and(|port| !on(port, bridge)) {
+                return Err(format!("route {prefix}: its bridge is not there, or its port not on its bridge"));
+            }
+            check_route(route).map_err(|why| format!("route {why}"))?;
+        }
         Ok(())
     }
+}
+
+/// The port that a route names.
+pub(crate) fn port_of(hop: Hop) -> Option<PortId> {
+    match hop {
+        Hop::OnLink { port } | Hop::Via { port, .. } => Some(port),
+        Hop::Endpoint | Hop::Unreachable | Hop::Blackhole => None,
+    }
+}
+
+/// An address that one neighbour can have, and one Ethernet address.
+///
+/// # Errors
+/// The rule that it breaks.
+pub(crate) fn check_neighbor(neighbor: &Neighbor) -> Result<(), String> {
+    let (address, mac) = (neighbor.key.address, neighbor.mac);
+    check_host(address)?;
+    if mac.is_group() || mac.is_zero() {
+        return Err(format!("{address}: {mac}: no neighbor can have this address"));
+    }
+    Ok(())
+}
+
+/// A route that makes sense by itself.
+///
+/// # Errors
+/// The rule that it breaks.
+pub(crate) fn check_route(route: &Route) -> Result<(), String> {
+    let prefix = route.key.prefix;
+    if prefix != prefix.trunc() {
+        return Err(format!("{prefix}: has bits beyond its length: {} is the prefix", prefix.trunc()));
+    }
+    if let Hop::Via { gateway, .. } = route.to {
+        check_host(gateway).map_err(|why| format!("{prefix}: via {why}"))?;
+        if gateway.is_ipv4() != prefix.addr().is_ipv4() {
+            return Err(format!("{prefix}: via {gateway}: not of the same family"));
+        }
+    }
+    Ok(())
+}
+
+fn check_host(address: IpAddr) -> Result<(), String> {
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast {
+        return Err(format!("{address}: no neighbor can have this address"));
+    }
+    Ok(())
 }
 
 /// Text of a stranger, fit for a line of an error message.
@@ -101,7 +189,7 @@ pub(crate) fn shown(text: &str) -> String {
 ///
 /// # Errors
 /// The rule that it breaks.
-pub(crate) fn check_name(name: &str) -> Result<(), String> {
+pub fn check_name(name: &str) -> Result<(), String> {
     let shown = shown(name);
     if name.is_empty() {
         return Err("a name must not be empty".to_owned());

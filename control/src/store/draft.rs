@@ -10,6 +10,8 @@ use api::{Bridge, BridgeId, Port, PortId, Vlan};
 
 use super::columns;
 use super::config::{Config, Numbers, check_name, shown};
+use crate::cluster::compile::binding::pod_of;
+use crate::cluster::compile::node::STACK;
 
 /// Port kind when nobody says which.
 const DEFAULT_KIND: &str = "tap";
@@ -120,6 +122,16 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// Why the draft must not come into force.
     pub(crate) fn finish(self) -> Result<Config, String> {
+        for bridge in self.config.bridges.keys() {
+            let bound = self.config.bound(*bridge);
+            let pods = self.config.ports_of(*bridge).filter_map(|port| Some((port, pod_of(&port.external_ids)?)));
+            for (port, pod) in pods {
+                if let Some(other) = bound.get(&pod).filter(|other| other.id != port.id) {
+                    let (name, pod) = (&port.name, format!("{}/{}", shown(&pod.namespace), shown(&pod.name)));
+                    return Err(format!("{name}: external_ids:pod={pod}: port {} is bound to it already", other.name));
+                }
+            }
+        }
         for id in &self.untyped {
             let Some(port) = self.config.ports.get(id) else { continue };
             let name = &port.name;
@@ -133,6 +145,9 @@ impl<'a> Draft<'a> {
                     self.config.bridge_name(port.bridge)
                 ));
             }
+        }
+        if let Some(port) = self.config.ports.values().find(|port| port.kind == STACK) {
+            return Err(format!("{}: type={STACK}: only the switch itself has such a port", port.name));
         }
         match self.config.ports.values().find(|port| KINDS_TO_COME.contains(&port.kind.as_str())) {
             Some(port) => Err(format!("{}: type={}: not supported yet", port.name, port.kind)),
@@ -174,7 +189,7 @@ impl<'a> Draft<'a> {
 
     fn insert_port(&mut self, bridge: BridgeId, name: &str, ofport: u16, kind: &str) -> Result<PortId, String> {
         let taken = |n| self.config.ports.contains_key(&PortId(n)) || self.before.ports.contains_key(&PortId(n));
-        let last = u16::try_from(PortId::LIMIT - 1).unwrap_or(u16::MAX);
+        let last = PortId::STACK.0 - 1;
         let number = self.port_numbers.choose(last, taken);
         let id = PortId(number.ok_or_else(|| format!("{name}: too many ports: {last} is the limit"))?);
         let port = Port {

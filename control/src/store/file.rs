@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use api::{Bridge, Port, Station, reason};
+use api::{Bridge, Neighbor, Port, Route, Station, reason};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,11 @@ struct Layout {
     bridges: Vec<Bridge>,
     ports: Vec<Port>,
     stations: Vec<Station>,
+    // Later than the rest: absent from files that have none, so that they are read by who does not know them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    neighbors: Vec<Neighbor>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<Route>,
 }
 
 /// The state directory, held for this daemon alone.
@@ -109,6 +114,8 @@ impl StateFile {
             bridges: config.bridges.values().cloned().collect(),
             ports: config.ports.values().cloned().collect(),
             stations: config.stations.values().copied().collect(),
+            neighbors: config.neighbors.values().copied().collect(),
+            routes: config.routes.values().cloned().collect(),
         };
         let prepared = Prepared { file: self, temporary: self.path.with_extension("json.new"), committed: false };
         let write = || -> io::Result<()> {
@@ -157,13 +164,17 @@ fn parse(bytes: &[u8]) -> Result<Config, String> {
         return Err(format!("layout version {version} is not known here, only {VERSION}"));
     }
     let layout: Layout = serde_json::from_slice(bytes).map_err(damaged)?;
-    let counts = (layout.bridges.len(), layout.ports.len(), layout.stations.len());
+    let counts =
+        [layout.bridges.len(), layout.ports.len(), layout.stations.len(), layout.neighbors.len(), layout.routes.len()];
     let config = Config {
         bridges: layout.bridges.into_iter().map(|bridge| (bridge.id, bridge)).collect(),
         ports: layout.ports.into_iter().map(|port| (port.id, port)).collect(),
         stations: layout.stations.into_iter().map(|station| (station.key, station)).collect(),
+        neighbors: layout.neighbors.into_iter().map(|neighbor| (neighbor.key, neighbor)).collect(),
+        routes: layout.routes.into_iter().map(|route| (route.key, route)).collect(),
     };
-    if counts != (config.bridges.len(), config.ports.len(), config.stations.len()) {
+    let Config { bridges, ports, stations, neighbors, routes } = &config;
+    if counts != [bridges.len(), ports.len(), stations.len(), neighbors.len(), routes.len()] {
         return Err("damaged: two records with one number".to_owned());
     }
     config.check().map_err(|why| format!("damaged: {why}"))?;
@@ -216,6 +227,21 @@ mod tests {
         assert!(why.contains("state.json.bak in its place"), "{why}");
         fs::rename(directory.path().join("state.json.bak"), &path).unwrap();
         assert!(StateFile::open(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn routes_and_neighbours_must_be_on_bridges_and_ports_that_are_there() {
+        let with = |more: &str| {
+            open_with(format!(r#"{{"version":1,"bridges":[],"ports":[],"stations":[],{more}}}"#).as_bytes()).1
+        };
+        let neighbor = r#""neighbors":[{"key":{"bridge":1,"address":"10.0.0.1"},"port":1,"mac":"02:00:00:00:00:01"}]"#;
+        let why = with(neighbor).unwrap_err().0;
+        assert!(why.contains("damaged: neighbor 10.0.0.1: its port 1 is not on its bridge"), "{why}");
+        let route = r#"{"key":{"bridge":1,"prefix":"10.0.0.0/8"},"to":{"hop":"blackhole"},"origin":"static"}"#;
+        let why = with(&format!(r#""routes":[{route}]"#)).unwrap_err().0;
+        assert!(why.contains("damaged: route 10.0.0.0/8: its bridge is not there"), "{why}");
+        let why = with(&format!(r#""routes":[{route},{route}]"#)).unwrap_err().0;
+        assert!(why.contains("two records with one number"), "{why}");
     }
 
     #[test]

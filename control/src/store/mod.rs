@@ -16,12 +16,14 @@ use api::state::PortState;
 use api::station::{Station, StationKey};
 use api::{BridgeId, Change, Delta, MacAddr, PortId, Transaction};
 
-use crate::{Refusal, Switch};
+use crate::cluster::compile::Compiler;
+use crate::{NodeSettings, Refusal, Switch};
 
 mod columns;
-mod config;
+pub(crate) mod config;
 mod draft;
 mod file;
+pub(crate) mod network;
 
 use config::{Config, Numbers, diff};
 use draft::{Draft, Live, no_bridge, no_port};
@@ -36,6 +38,8 @@ pub(crate) struct Store {
     bridge_numbers: Numbers,
     port_numbers: Numbers,
     version: String,
+    /// What follows from the cluster's objects, on the bridge that is theirs.
+    cluster: Compiler,
 }
 
 /// What is configured and not in force, each with the reason.
@@ -50,11 +54,16 @@ impl Store {
     ///
     /// # Errors
     /// When the state cannot be read. What the switch refuses is no error.
-    pub(crate) fn open(directory: &Path, version: &str, switch: &mut dyn Switch) -> Result<Self, Refusal> {
+    pub(crate) fn open(
+        directory: &Path,
+        version: &str,
+        node: &NodeSettings,
+        switch: &mut dyn Switch,
+    ) -> Result<Self, Refusal> {
         let (file, config) = StateFile::open(directory)?;
         let (bridge_numbers, port_numbers) = Default::default();
-        let mut store =
-            Self { config, file, held: Held::default(), bridge_numbers, port_numbers, version: version.to_owned() };
+        let (held, version, cluster) = (Held::default(), version.to_owned(), Compiler::new(node));
+        let mut store = Self { config, file, held, bridge_numbers, port_numbers, version, cluster };
         // One by one, never all at once: a transaction that is taken back because of one port would remove the devices
         // that the others had kept over the restart.
         store.held.bridges = store.config.bridges.keys().map(|id| (*id, String::new())).collect();
@@ -81,6 +90,7 @@ impl Store {
             changes.extend(stations.map(|station| Change::Station(Delta::add(*station))));
             !try_again(switch, changes, why, || port.name.clone())
         });
+        self.rebind(switch);
     }
 
     /// Carry out commands, all or none. Each sees what those before it did.
@@ -209,14 +219,22 @@ impl Store {
         if config == self.config {
             return Ok(());
         }
-        let transaction = diff(&self.in_force(&self.config), &self.in_force(&config));
+        self.may_commit(&config)?;
+        let bridges_and_ports = diff(&self.in_force(&self.config), &self.in_force(&config)).changes;
         let prepared = self.file.prepare(&config)?;
+        // What follows from the cluster on ports that go goes before them; what follows from new ones comes after they
+        // are there: only then have they addresses.
+        let mut changes = self.cluster.release(&bridges_and_ports);
+        changes.extend(bridges_and_ports);
+        let transaction = Transaction { changes };
         let told = !transaction.changes.is_empty();
-        if told {
-            switch.apply(&transaction)?;
+        if told && let Err(refusal) = switch.apply(&transaction) {
+            self.cluster.undo(transaction.changes);
+            return Err(refusal);
         }
         if let Err(why) = prepared.commit() {
-            let undone = if told { switch.apply(&transaction.inverse()) } else { Ok(()) };
+            let undone = if told { switch.apply(&transaction.clone().inverse()) } else { Ok(()) };
+            self.cluster.undo(transaction.changes);
             return Err(undone
                 .err()
                 .map_or_else(|| why.clone(), |e| Refusal(format!("{why}; and taking it back failed: {e}"))));
@@ -306,7 +324,8 @@ mod tests {
 
     fn sum(switch: &FakeSwitch) -> Config {
         let FakeSwitch { bridges, ports, stations, .. } = switch;
-        Config { bridges: bridges.clone(), ports: ports.clone(), stations: stations.clone() }
+        let (bridges, ports, stations) = (bridges.clone(), ports.clone(), stations.clone());
+        Config { bridges, ports, stations, ..Config::default() }
     }
 
     proptest! {
@@ -318,7 +337,7 @@ mod tests {
         ) {
             let directory = tempfile::tempdir().unwrap();
             let mut switch = FakeSwitch::default();
-            let mut store = Store::open(directory.path(), "", &mut switch).unwrap();
+            let mut store = Store::open(directory.path(), "", &NodeSettings::default(), &mut switch).unwrap();
             for (line, refuse, kind) in steps {
                 let before = store.config.clone();
                 switch.refuse = refuse == 0;
@@ -334,7 +353,7 @@ mod tests {
             let config = store.config.clone();
             drop(store);
             let mut after = FakeSwitch::default();
-            let store = Store::open(directory.path(), "", &mut after).unwrap();
+            let store = Store::open(directory.path(), "", &NodeSettings::default(), &mut after).unwrap();
             prop_assert_eq!(&store.config, &config);
             prop_assert_eq!(sum(&after), config);
         }

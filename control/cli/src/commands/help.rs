@@ -52,10 +52,10 @@ fn one(verb: &str) -> Option<String> {
     let (name, usage, help) = verbs().find(|(name, ..)| *name == verb)?;
     let mut text = format!("usage: vsctl {}\n  {help}\n", format!("{name} {usage}").trim_end());
     let own = VERBS.iter().find(|def| def.name == name).map_or(&[][..], |def| def.options);
-    let own: Vec<_> = own.iter().map(|option| option.trim_matches(['-', '='])).collect();
     let listed = options(|arg| match name {
+        "apply" | "delete" => arg.get_long().is_some_and(|long| ["filename", "namespace"].contains(&long)),
         "capture" => matches!(arg.get_id().as_str(), "write" | "count"),
-        _ => arg.get_long().is_some_and(|long| own.contains(&long)),
+        _ => arg.get_long().is_some_and(|long| own.iter().any(|def| def.long == long)),
     });
     if !listed.is_empty() {
         let _ = write!(text, "\nOptions:\n{listed}");

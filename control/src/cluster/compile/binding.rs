@@ -1,0 +1,38 @@
+//! What the cluster is bound to on this node: the ports of its bridge.
+
+use std::collections::BTreeMap;
+
+use api::{BridgeId, MacAddr, Neighbor, PortId, Route};
+
+use crate::cluster::model::Named;
+
+/// Where the node's network is: the cluster bridge and what is on it. Made by the store of what is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeContext {
+    /// The cluster bridge.
+    pub(crate) bridge: BridgeId,
+    /// Its LOCAL port, behind which the node is.
+    pub(crate) local: Option<Attached>,
+    /// The port behind which the outside is.
+    pub(crate) uplink: Option<PortId>,
+    /// Ports that are bound to pods.
+    pub(crate) pods: BTreeMap<Named, Attached>,
+    /// Neighbours that operators stated, on this bridge.
+    pub(crate) neighbors: Vec<Neighbor>,
+    /// Routes that operators stated, on this bridge.
+    pub(crate) routes: Vec<Route>,
+}
+
+/// A port and the Ethernet address behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attached {
+    pub(crate) port: PortId,
+    pub(crate) mac: MacAddr,
+}
+
+/// The pod that `external_ids:pod=NS/NAME` names; `None` when it names none.
+pub(crate) fn pod_of(external_ids: &BTreeMap<String, String>) -> Option<Named> {
+    let (namespace, name) = external_ids.get("pod")?.split_once('/')?;
+    let fit = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+    fit.then(|| Named { namespace: namespace.into(), name: name.into() })
+}

@@ -1,0 +1,152 @@
+//! What a node's network looks like: services, routes, neighbours, connections.
+
+use api::filter::Filter;
+use api::reply::{ConnectionRow, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services};
+use api::state::ConnectionState;
+use api::{AddressKey, Choice, Hop, Proto, Route, ServiceKey};
+
+use crate::Switch;
+use crate::cluster::compile::Compiler;
+use crate::cluster::compile::services::{choice, name, not_programmed};
+use crate::cluster::model::Service;
+use crate::store::Store;
+
+/// Why what was stated of a bridge does nothing there.
+const NO_ROUTER: &str = "the bridge has no router";
+
+/// Services, of one namespace or of all.
+pub(super) fn services(namespace: Option<&str>, cluster: &Compiler) -> Services {
+    let wanted = |service: &Service| namespace.is_none_or(|namespace| *service.id.namespace == *namespace);
+    let services = cluster.services().values().filter(|service| wanted(service));
+    Services(services.flat_map(|service| service_rows(service, cluster)).collect())
+}
+
+fn service_rows(service: &Service, cluster: &Compiler) -> Vec<ServiceRow> {
+    let empty = ServiceRow {
+        service: format!("{}/{}", service.id.namespace, service.id.name),
+        address: None,
+        proto: None,
+        port: None,
+        choice: choice(service).0,
+        backends: Vec::new(),
+        draining: Vec::new(),
+        not_programmed: not_programmed(service).map(str::to_owned),
+    };
+    if service.ports.is_empty() {
+        return vec![empty];
+    }
+    let addresses: Vec<_> = match &service.cluster_ips[..] {
+        [] => vec![None],
+        all => all.iter().copied().map(Some).collect(),
+    };
+    let mut rows = Vec::new();
+    for port in &service.ports {
+        for &address in &addresses {
+            let (proto, number) = (Some(port.proto), Some(port.port));
+            let mut row = ServiceRow { service: name(service, port), address, proto, port: number, ..empty.clone() };
+            if let (None, Some(address)) = (&row.not_programmed, address) {
+                in_force(&mut row, service, &ServiceKey { address, proto: port.proto, port: port.port }, cluster);
+            }
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+/// Put into a row what the switch has of it, or why it has nothing.
+fn in_force(row: &mut ServiceRow, service: &Service, key: &ServiceKey, cluster: &Compiler) {
+    match cluster.service_at(key) {
+        Some((owner, noun)) if *owner == service.id && *noun.name == *row.service => {
+            row.choice = noun.choice;
+            row.backends = noun.backends.to_vec();
+            row.draining = noun.draining.to_vec();
+        }
+        Some((_, noun)) => row.not_programmed = Some(format!("service {} has this address and port", noun.name)),
+        None => row.not_programmed = Some("the switch refused it".to_owned()),
+    }
+    if row.not_programmed.is_some() {
+        row.choice = Choice::default();
+    }
+}
+
+/// Routes that the switch has, and those that operators stated where there is no router.
+pub(super) fn routes(store: &Store) -> Routes {
+    let told = store.cluster().routes();
+    let idle = store.static_routes().values().filter(|route| !told.contains_key(&route.key));
+    let row = |route: &Route, error: Option<&str>| {
+        let (hop, gateway, port) = match route.to {
+            Hop::OnLink { port } => ("on-link", None, Some(port)),
+            Hop::Via { port, gateway } => ("via", Some(gateway), Some(port)),
+            Hop::Endpoint => ("endpoint", None, None),
+            Hop::Unreachable => ("unreachable", None, None),
+            Hop::Blackhole => ("blackhole", None, None),
+        };
+        RouteRow {
+            bridge: store.bridge_name(route.key.bridge).to_owned(),
+            prefix: route.key.prefix,
+            hop: hop.to_owned(),
+            gateway,
+            port: port.map(|port| store.port_name(port)),
+            origin: route.origin.clone(),
+            error: error.map(str::to_owned),
+        }
+    };
+    let mut rows: Vec<_> = told.values().map(|route| row(route, None)).collect();
+    rows.extend(idle.map(|route| row(route, Some(NO_ROUTER))));
+    rows.sort_by(|a, b| (&a.bridge, a.prefix).cmp(&(&b.bridge, b.prefix)));
+    Routes(rows)
+}
+
+/// Neighbours that the switch has, and those that operators stated where there is no router.
+pub(super) fn neighbors(store: &Store, switch: &dyn Switch) -> Neighbors {
+    let told = store.cluster().neighbors();
+    let idle = store.static_neighbors().values().filter(|neighbor| !told.contains_key(&neighbor.key));
+    let row = |key: AddressKey, mac, port, state: &str, age, error: Option<&str>| NeighborRow {
+        bridge: store.bridge_name(key.bridge).to_owned(),
+        address: key.address,
+        mac,
+        port: store.port_name(port),
+        state: state.to_owned(),
+        age,
+        error: error.map(str::to_owned),
+    };
+    let live = switch.neighbors();
+    let mut rows: Vec<_> = live.iter().map(|n| row(n.key, n.mac, n.port, &n.state, n.age, None)).collect();
+    rows.extend(idle.map(|n| row(n.key, Some(n.mac), n.port, "permanent", None, Some(NO_ROUTER))));
+    rows.sort_by(|a, b| (&a.bridge, a.address).cmp(&(&b.bridge, b.address)));
+    Neighbors(rows)
+}
+
+/// Connections that are meant.
+pub(super) fn connections(filter: &Filter, store: &Store, switch: &dyn Switch) -> Vec<ConnectionRow> {
+    let connections = switch.connections().into_iter().filter(|connection| is_meant(filter, connection, store));
+    let row = |c: ConnectionState| ConnectionRow {
+        bridge: store.bridge_name(c.bridge).to_owned(),
+        port: store.port_name(c.port),
+        service: service_of(&c, store).map(str::to_owned),
+        proto: c.proto,
+        state: c.state,
+        original: c.original,
+        reply: c.reply,
+        expires: c.expires,
+    };
+    let mut rows: Vec<_> = connections.map(row).collect();
+    rows.sort_by(|a, b| (&a.bridge, a.proto, a.original).cmp(&(&b.bridge, b.proto, b.original)));
+    rows
+}
+
+/// Forget the connections that are meant.
+pub(super) fn flush(filter: &Filter, store: &Store, switch: &mut dyn Switch) {
+    switch.flush_connections(&|connection| is_meant(filter, connection, store));
+}
+
+fn is_meant(filter: &Filter, connection: &ConnectionState, store: &Store) -> bool {
+    filter.is_all() || filter.matches(connection, &store.port_name(connection.port), service_of(connection, store))
+}
+
+/// Name of the service to whose address a connection went, as the services are now.
+fn service_of<'a>(connection: &ConnectionState, store: &'a Store) -> Option<&'a str> {
+    let address = connection.original.dst;
+    let key = ServiceKey { address: address.ip(), proto: Proto::of(connection.proto)?, port: address.port() };
+    store.cluster().service_at(&key).map(|(_, service)| &*service.name)
+}
