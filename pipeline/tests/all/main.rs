@@ -8,6 +8,7 @@
 //! | [`sweep`] | what a hit skips is still accounted |
 //! | [`same`] | the cached verdict is that of a fresh walk, whatever happens (FASTPATH, test 1) |
 //! | [`stages`] | other stages than the switch has today: wide keys, re-entry |
+//! | [`translate`] | a node: services, masquerade and related errors, through all stages |
 //! | [`matches`] | every match field of Open vSwitch has its place |
 //! | [`alloc`] | nothing on the hit path allocates |
 //! | [`parser`] | the parser against etherparse |
@@ -21,3 +22,4 @@ mod path;
 mod same;
 mod stages;
 mod sweep;
+mod translate;
