@@ -38,6 +38,8 @@ pub struct Options {
     pub socket_group: Option<u32>,
     /// Directory of the durable configuration; made if need be.
     pub state_dir: PathBuf,
+    /// Directory of manifests that describe the cluster, watched; read once before [`Control::open`] returns.
+    pub cluster: Option<PathBuf>,
     /// What `version` answers.
     pub version: String,
     /// The node that the switch is the network of.

@@ -19,9 +19,11 @@ use api::rpc::{self, Call, Notice, Reply, Splitter};
 use api::state::Captured;
 use api::{Request, reason, verb};
 use mio::net::{UnixListener, UnixStream};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::Value;
 
+use crate::cluster::Cluster;
 use crate::store::Store;
 use crate::verbs::answer;
 use crate::{Options, Refusal, Switch};
@@ -30,6 +32,8 @@ use crate::{Options, Refusal, Switch};
 const SLOW: Duration = Duration::from_secs(30);
 /// Requests of one client before it is another's turn.
 const TURN: usize = 16;
+/// Octets of one client before it is another's turn.
+const TURN_OCTETS: usize = 1 << 20;
 /// Clients at a time; who has been silent longest makes room for a new one.
 const CLIENTS: usize = 256;
 /// Octets of frames on their way to a client at most; more wait with the switch, or are lost to the capture.
@@ -41,7 +45,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-const FIRST_CLIENT: usize = 2;
+/// The directory of manifests.
+const MANIFESTS: Token = Token(2);
+const FIRST_CLIENT: usize = 3;
 
 /// Ends [`Control::run`] from another thread.
 #[derive(Clone, Debug)]
@@ -64,6 +70,7 @@ impl Stopper {
 #[derive(Debug)]
 pub struct Control {
     store: Store,
+    cluster: Cluster,
     version: String,
     path: PathBuf,
     poll: Poll,
@@ -105,14 +112,23 @@ impl Control {
     /// # Errors
     /// When the state or the socket cannot be had: names the file and says what was done.
     pub fn open(options: &Options, switch: &mut dyn Switch) -> Result<Self, Refusal> {
-        let store = Store::open(&options.state_dir, &options.version, &options.node, switch)?;
+        let mut store = Store::open(&options.state_dir, &options.version, &options.node, switch)?;
+        let mut cluster = Cluster::open(&options.state_dir, options.cluster.as_deref())?;
+        if let Err(why) = cluster.program(&mut store, switch) {
+            tracing::warn!("cluster: not in force: {why}");
+        }
         let refusal = |e: io::Error| Refusal(format!("{}: {}", options.socket.display(), reason(&e)));
         let mut listener = listen(&options.socket, options.socket_group).map_err(refusal)?;
         let poll = Poll::new().map_err(refusal)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(refusal)?;
+        if let Some(manifests) = cluster.manifests() {
+            let mut source = SourceFd(&manifests.descriptor());
+            poll.registry().register(&mut source, MANIFESTS, Interest::READABLE).map_err(refusal)?;
+        }
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(refusal)?);
         Ok(Self {
             store,
+            cluster,
             version: options.version.clone(),
             path: options.socket.clone(),
             poll,
@@ -138,10 +154,12 @@ impl Control {
         let mut ready = BTreeSet::new();
         let mut next_tick = Instant::now() + TICK;
         while !self.stopper.stop.load(Ordering::Acquire) {
+            let next_look = self.cluster.manifests().map(|manifests| manifests.next());
+            let wakes = next_look.map_or(next_tick, |look| look.min(next_tick));
             let timeout = match () {
                 () if !ready.is_empty() => Duration::ZERO,
                 () if self.clients.values().any(|client| client.capture.is_some()) => CAPTURE_INTERVAL,
-                () => next_tick.saturating_duration_since(Instant::now()),
+                () => wakes.saturating_duration_since(Instant::now()),
             };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -152,6 +170,7 @@ impl Control {
                 match event.token() {
                     LISTENER => accept = true,
                     WAKER => {}
+                    MANIFESTS => self.cluster.manifests().into_iter().for_each(|manifests| manifests.notice()),
                     client => drop(ready.insert(client)),
                 }
             }
@@ -166,6 +185,12 @@ impl Control {
             }
             if accept {
                 self.accept(&mut ready);
+            }
+            if self.cluster.manifests().is_some_and(|manifests| Instant::now() >= manifests.next()) {
+                self.cluster.read_manifests();
+                if let Err(why) = self.cluster.program(&mut self.store, switch) {
+                    tracing::warn!("cluster: not in force: {why}");
+                }
             }
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
@@ -238,7 +263,7 @@ impl Control {
     fn turn(&mut self, token: Token, switch: &mut dyn Switch) -> Turn {
         let Some(client) = self.clients.get_mut(&token) else { return Turn::Waits };
         // Batches of frames count as requests.
-        let mut requests = 0;
+        let (mut requests, mut octets) = (0, 0);
         loop {
             match client.flush() {
                 Ok(true) => {}
@@ -248,7 +273,7 @@ impl Control {
             if client.closing {
                 return Turn::Over;
             }
-            if requests == TURN {
+            if requests == TURN || octets >= TURN_OCTETS {
                 return Turn::More;
             }
             if client.tell_frames() {
@@ -259,14 +284,14 @@ impl Control {
                 Ok(Some(object)) => {
                     requests += 1;
                     client.capture = None;
-                    let (reply, capture) = serve(&object, &mut self.store, switch, &self.version);
+                    let (reply, capture) = serve(&object, (&mut self.store, &mut self.cluster), switch, &self.version);
                     client.closing = reply.id.is_null() && !reply.error.is_null();
                     client.capture = capture;
                     client.say(&reply);
                 }
                 Ok(None) => match client.read() {
                     Ok(0) => return Turn::Over,
-                    Ok(_) => {}
+                    Ok(read) => octets += read,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Turn::Waits,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => return Turn::Over,
@@ -346,7 +371,7 @@ impl Connection {
 /// Answer one request.
 fn serve(
     object: &[u8],
-    store: &mut Store,
+    sides: (&mut Store, &mut Cluster),
     switch: &mut dyn Switch,
     version: &str,
 ) -> (Reply, Option<Receiver<Captured>>) {
@@ -363,7 +388,7 @@ fn serve(
         (None, _) => Err(format!("{method}: params are words, or one object")),
     };
     let answered = request.and_then(|(request, as_text)| {
-        let answer = answer(&request, store, switch, version).map_err(|refusal| refusal.0)?;
+        let answer = answer(&request, sides, switch, version).map_err(|refusal| refusal.0)?;
         let data = if as_text { Value::String(reply::text(&request, answer.data)?) } else { answer.data };
         Ok((data, answer.capture))
     });
@@ -411,6 +436,7 @@ mod tests {
             socket: directory.path().join("ctl.sock"),
             socket_group: None,
             state_dir: directory.path().join("state"),
+            cluster: None,
             version: String::new(),
             node: Default::default(),
         };

@@ -3,7 +3,7 @@
 use std::sync::mpsc::Receiver;
 
 use api::reply::{
-    Commands, Connections, Conntrack, CoverageTable, DropRow, Drops, Fdb, FdbRow, Outputs, PortCounters,
+    Commands, Connections, Conntrack, CoverageTable, DropRow, Drops, Fdb, FdbRow, Objects, Outputs, PortCounters,
     PortCountersRow, PortRow, Ports, Text, Workers,
 };
 use api::state::Captured;
@@ -12,6 +12,7 @@ use api::{BridgeId, PortId, Request};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cluster::{Cluster, Wanted};
 use crate::store::Store;
 use crate::{Refusal, Switch};
 
@@ -34,7 +35,7 @@ pub(crate) struct Answer {
 /// Why not: one line, with the verb in front.
 pub(crate) fn answer(
     request: &Request,
-    store: &mut Store,
+    (store, cluster): (&mut Store, &mut Cluster),
     switch: &mut dyn Switch,
     version: &str,
 ) -> Result<Answer, Refusal> {
@@ -47,11 +48,50 @@ pub(crate) fn answer(
         let frames = store.port_id(port).and_then(|id| switch.capture(id)).map_err(verb)?;
         return Ok(Answer { data: data(&Text::default())?, capture: Some(frames) });
     }
-    Ok(Answer { data: look_or_do(request, store, switch, version).map_err(verb)?, capture: None })
+    let data = match asked_of_cluster(request, cluster) {
+        Some(answer) => answer.and_then(|data| {
+            // Looking changes nothing, so this costs nothing then.
+            cluster
+                .program(store, switch)
+                .map_err(|why| Refusal(format!("kept, and tried again every second: {why}")))?;
+            Ok(data)
+        }),
+        None => look_or_do(request, store, switch, version),
+    };
+    Ok(Answer { data: data.map_err(verb)?, capture: None })
 }
 
 fn data<T: Serialize>(answer: &T) -> Result<Value, Refusal> {
     serde_json::to_value(answer).map_err(|e| Refusal(format!("answer cannot be written: {e}")))
+}
+
+/// The answer to what is asked about objects of the cluster; `None` if it is something else.
+fn asked_of_cluster(request: &Request, cluster: &mut Cluster) -> Option<Result<Value, Refusal>> {
+    let or_default = |namespace: &Option<String>| namespace.clone().unwrap_or_else(|| "default".to_owned());
+    Some(match request {
+        Request::Apply { manifests, namespace } => {
+            cluster.apply(manifests, &or_default(namespace)).and_then(|rows| data(&Objects(rows)))
+        }
+        Request::Delete { manifests, kind, names, namespace } => {
+            let namespace = or_default(namespace);
+            let named = match kind {
+                Some(kind) => cluster.delete(kind, names, &namespace),
+                None if names.is_empty() => Ok(Vec::new()),
+                None => Err(Refusal("names: of which kind?".to_owned())),
+            };
+            let both = named.and_then(|mut rows| {
+                rows.extend(cluster.delete_manifests(manifests, &namespace)?);
+                Ok(rows)
+            });
+            both.and_then(|rows| data(&Objects(rows)))
+        }
+        Request::Get { kind, names, namespace, all_namespaces, output } => {
+            let namespace = or_default(namespace);
+            let namespace = (!all_namespaces).then_some(&namespace[..]);
+            cluster.get(&Wanted { kind, names, namespace, output: *output }).and_then(|got| data(&got))
+        }
+        _ => return None,
+    })
 }
 
 fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, version: &str) -> Result<Value, Refusal> {
@@ -118,8 +158,10 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             verbs.sort();
             data(&Commands(verbs))
         }
-        // Answered where its frames are.
-        Request::Capture { .. } => data(&Text::default()),
+        // Answered elsewhere: where its frames are, and by the cluster.
+        Request::Capture { .. } | Request::Apply { .. } | Request::Delete { .. } | Request::Get { .. } => {
+            data(&Text::default())
+        }
     }
 }
 

@@ -29,6 +29,7 @@ fn options(directory: &Path) -> Options {
         socket: directory.join("ctl.sock"),
         socket_group: None,
         state_dir: directory.join("state"),
+        cluster: None,
         version: "vswitchd (vswitch) test".to_owned(),
         node: Default::default(),
     }

@@ -25,6 +25,9 @@ pub(crate) struct Typed {
     /// Group (by number) that may use the control socket beside its owner
     #[arg(long, value_name = "GID")]
     socket_group: Option<u32>,
+    /// Directory of manifests that describe the cluster, watched
+    #[arg(long, value_name = "DIR")]
+    cluster: Option<PathBuf>,
     /// CPUs to pin workers to, one worker each, such as 2,4-7
     #[arg(long, value_name = "LIST", conflicts_with = "workers")]
     cpus: Option<String>,
@@ -64,6 +67,7 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     pub(crate) socket_group: Option<u32>,
     pub(crate) node: NodeSettings,
+    pub(crate) cluster: Option<PathBuf>,
     pub(crate) switch: switch::Options,
     pub(crate) log: tracing_subscriber::filter::Targets,
 }
@@ -119,8 +123,8 @@ impl Config {
         let node = node_settings(&typed)?;
         let log = typed.log.parse().map_err(|why| format!("--log {}: {why}", typed.log))?;
         let switch = switch::Options { workers, cpus, shadow, ..switch::Options::default() };
-        let Typed { run_dir, state_dir, socket_group, .. } = typed;
-        Ok(Self { run_dir, state_dir, socket_group, node, switch, log })
+        let Typed { run_dir, state_dir, socket_group, cluster, .. } = typed;
+        Ok(Self { run_dir, state_dir, socket_group, node, cluster, switch, log })
     }
 }
 

@@ -83,6 +83,7 @@ fn data_plane(config: &Config) -> anyhow::Result<u8> {
         socket: config.run_dir.join("ctl.sock"),
         socket_group: config.socket_group,
         state_dir: config.state_dir.clone(),
+        cluster: config.cluster.clone(),
         version: format!("vswitchd {}", env!("CARGO_PKG_VERSION")),
         node: config.node.clone(),
     };

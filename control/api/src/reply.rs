@@ -187,6 +187,57 @@ pub struct CoverageTable(pub Vec<Coverage>);
 #[serde(transparent)]
 pub struct Commands(pub Vec<(String, String)>);
 
+/// Answer to `apply` and `delete`: one an object, in the order of the manifests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Objects(pub Vec<ObjectRow>);
+
+/// What an object came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRow {
+    /// As kubectl names it, `service/web`; or the file, when it cannot be told which object it is.
+    pub object: String,
+    /// What it came to.
+    pub outcome: Outcome,
+}
+
+/// What an object came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is new.
+    Created,
+    /// It was another.
+    Configured,
+    /// It was the same.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+    /// Nothing was done, and why that is no fault.
+    Skipped(String),
+    /// Nothing was done: field, value, rule.
+    Refused(String),
+}
+
+/// Answer to `get`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Got {
+    /// A table for each kind.
+    Tables(Vec<ObjectTable>),
+    /// YAML or JSON, as it was asked for.
+    Text(String),
+}
+
+/// Objects of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectTable {
+    /// What stands above the columns.
+    pub headings: Vec<String>,
+    /// A row an object.
+    pub rows: Vec<Vec<String>>,
+}
+
 /// What a notice `frame` tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
@@ -238,6 +289,8 @@ pub fn text(request: &Request, answer: Value) -> Result<String, String> {
         Request::Workers {} => of::<Workers>(answer),
         Request::Coverage {} => of::<CoverageTable>(answer),
         Request::ListCommands {} => of::<Commands>(answer),
+        Request::Apply { .. } | Request::Delete { .. } => of::<Objects>(answer),
+        Request::Get { .. } => of::<Got>(answer),
         Request::Services { wide, .. } => {
             let services: Services =
                 serde_json::from_value(answer).map_err(|e| format!("answer not understood: {e}"))?;
@@ -465,6 +518,46 @@ impl fmt::Display for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "The available commands are:")?;
         self.0.iter().try_for_each(|(verb, usage)| writeln!(f, "{}", format!("  {verb:<23} {usage}").trim_end()))
+    }
+}
+
+impl fmt::Display for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|row| writeln!(f, "{row}"))
+    }
+}
+
+impl fmt::Display for ObjectRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let object = &self.object;
+        match &self.outcome {
+            Outcome::Created => write!(f, "{object} created"),
+            Outcome::Configured => write!(f, "{object} configured"),
+            Outcome::Unchanged => write!(f, "{object} unchanged"),
+            Outcome::Deleted => write!(f, "{object} deleted"),
+            Outcome::Skipped(why) => write!(f, "{object} skipped ({why})"),
+            Outcome::Refused(why) => write!(f, "{object}: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Got {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables = match self {
+            Self::Text(text) => return writeln!(f, "{text}"),
+            Self::Tables(tables) => tables,
+        };
+        if tables.iter().all(|table| table.rows.is_empty()) {
+            return writeln!(f, "No resources found");
+        }
+        for (i, ObjectTable { headings, rows }) in tables.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+            table(f, &headings, rows.iter().cloned())?;
+        }
+        Ok(())
     }
 }
 

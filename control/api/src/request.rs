@@ -186,6 +186,71 @@ pub enum Request {
         /// Name of the port.
         port: String,
     },
+    /// Take the objects of manifests into the cluster, each for itself.
+    #[serde(rename = "apply")]
+    Apply {
+        /// The manifests.
+        manifests: Vec<Manifest>,
+        /// Namespace of objects that name none; `default` when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+    },
+    /// Take objects that were applied out of the cluster.
+    #[serde(rename = "delete")]
+    Delete {
+        /// Manifests of which the objects go.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        manifests: Vec<Manifest>,
+        /// Kind of the objects named in `names`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kind: Option<String>,
+        /// Names of objects.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        names: Vec<String>,
+        /// Their namespace; `default` when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+    },
+    /// Objects of the cluster.
+    #[serde(rename = "get")]
+    Get {
+        /// Their kind, as kubectl knows it; several with commas between them.
+        kind: String,
+        /// Their names; all when empty.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        names: Vec<String>,
+        /// Their namespace; `default` when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        /// Of every namespace.
+        #[serde(default, skip_serializing_if = "is_false")]
+        all_namespaces: bool,
+        /// How much is told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Output>,
+    },
+}
+
+/// The text of a file of manifests: YAML or JSON, with any number of documents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// What to call it when it cannot be read.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// How much `get` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Output {
+    /// A table with more columns.
+    Wide,
+    /// The objects as they were applied, as YAML.
+    Yaml,
+    /// The objects as they were applied, as JSON.
+    Json,
 }
 
 /// A command on the configuration. Together they are what ovs-vsctl's database commands are.

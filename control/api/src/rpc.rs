@@ -23,8 +23,8 @@ use serde_json::Value;
 
 use crate::Request;
 
-/// Octets of a request at most.
-pub const REQUEST_LIMIT: usize = 1 << 20;
+/// Octets of a request at most: the manifests of 250,000 endpoints fit.
+pub const REQUEST_LIMIT: usize = 256 << 20;
 /// Octets of a reply at most, as a client sees it: a MAC table of a million rows fits.
 pub const REPLY_LIMIT: usize = 256 << 20;
 /// Objects and arrays within each other at most; the deepest sentence has six.

@@ -8,7 +8,7 @@ use crate::option::{
     self, ALL_NAMESPACES, COLUMNS, DPORT, FROM, IF_EXISTS, MAY_EXIST, NAMESPACE, OUTPUT, OptionDef, PROTO, Read, SPORT,
     TO,
 };
-use crate::request::{Assignment, Column, Command, Condition, Protocol, Request, Table, To, unknown_method};
+use crate::request::{Assignment, Column, Command, Condition, Output, Protocol, Request, Table, To, unknown_method};
 
 /// A verb.
 #[derive(Debug)]
@@ -57,10 +57,10 @@ pub const VERBS: &[VerbDef] = &[
         one(Command::ListPorts { bridge: w.at(0) })),
     verb("port-to-br", "PORT", "name of the bridge that a port belongs to", 1, 1, |w|
         one(Command::PortToBr { port: w.at(0) })),
-    VerbDef { options: &[IF_EXISTS], ..verb("get", "TABLE RECORD COLUMN[:KEY]...", "values of columns", 3, MANY, |w|
-        one(Command::Get {
-            table: table(&w.at(0))?, record: w.at(1), columns: w.from(2, column)?, if_exists: w.has(&IF_EXISTS),
-        })) },
+    VerbDef {
+        options: &[IF_EXISTS, NAMESPACE, ALL_NAMESPACES, OUTPUT],
+        ..verb("get", "TABLE RECORD COLUMN[:KEY]...|KIND [NAME]...", "values of columns; objects of the cluster", 1, MANY, get)
+    },
     VerbDef { options: &[IF_EXISTS], ..verb("set", "TABLE RECORD COLUMN[:KEY]=VALUE...", "set columns", 3, MANY, |w|
         one(Command::Set {
             table: table(&w.at(0))?, record: w.at(1), columns: w.from(2, assignment)?, if_exists: w.has(&IF_EXISTS),
@@ -264,6 +264,50 @@ impl Words<'_> {
 
     fn from<T>(&self, first: usize, each: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
         self.plain.iter().skip(first).map(|word| each(word)).collect()
+    }
+}
+
+/// `get` of OVS, or of kubectl: the first word is a table with a record and columns behind it, or a kind.
+fn get(w: &Words<'_>) -> Result<Request, String> {
+    let first = w.at(0);
+    let of_kubectl = [NAMESPACE, ALL_NAMESPACES, OUTPUT].iter().any(|option| w.has(option));
+    let is_table = [Table::Bridge, Table::Port, Table::Interface].iter().any(|table| table.name() == first);
+    if !of_kubectl && (is_table || w.len() >= 3 && (w.has(&IF_EXISTS) || table(&first).is_ok() && !is_short(&first))) {
+        if w.len() < 3 {
+            return Err("a record and columns are needed behind the table".to_owned());
+        }
+        return one(Command::Get {
+            table: table(&first)?,
+            record: w.at(1),
+            columns: w.from(2, column)?,
+            if_exists: w.has(&IF_EXISTS),
+        });
+    }
+    let output = w.value(&OUTPUT).map(|word| output(&word)).transpose()?;
+    let names = w.from(1, |name| Ok(name.to_owned()))?;
+    // `svc/web` is what kubectl prints.
+    let (kind, names) = match first.split_once('/') {
+        Some((kind, name)) if names.is_empty() => (kind.to_owned(), vec![name.to_owned()]),
+        _ => (first, names),
+    };
+    let all_namespaces = w.has(&ALL_NAMESPACES);
+    if all_namespaces && !names.is_empty() {
+        return Err("an object is named in one namespace: -A cannot stand here".to_owned());
+    }
+    Ok(Request::Get { kind, names, namespace: w.value(&NAMESPACE), all_namespaces, output })
+}
+
+/// Short names of kinds that are also the beginning of a table's name.
+fn is_short(word: &str) -> bool {
+    word == "po"
+}
+
+fn output(word: &str) -> Result<Output, String> {
+    match word {
+        "wide" => Ok(Output::Wide),
+        "yaml" => Ok(Output::Yaml),
+        "json" => Ok(Output::Json),
+        other => Err(format!("-o {}: must be wide, yaml or json", shown(other))),
     }
 }
 

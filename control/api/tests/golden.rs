@@ -9,10 +9,11 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, Commands, ConnectionRow, Connections, Conntrack, CoverageTable, DropRow, Drops, Fdb, FdbRow, NeighborRow,
-    Neighbors, Output, Outputs, PortCounters, PortCountersRow, PortRow, Ports, RouteRow, Routes, ServiceRow, Services,
-    Show, ShowBridge, ShowPort, Text, Trace, Workers,
+    self, Commands, ConnectionRow, Connections, Conntrack, CoverageTable, DropRow, Drops, Fdb, FdbRow, Got,
+    NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs, PortCounters, PortCountersRow,
+    PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, Workers,
 };
+use api::request::Manifest;
 use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};
 use api::verb::VERBS;
 use api::{Choice, MacAddr, Port, Proto, Request, Vlan};
@@ -90,6 +91,9 @@ const LINES: &[&str] = &[
     "coverage/show",
     "version",
     "list-commands",
+    "get pods -A",
+    "get svc/web -n prod -o yaml",
+    "get endpointslices a b --output=wide",
 ];
 
 #[test]
@@ -103,6 +107,12 @@ fn every_request_is_written_as_it_was() {
     for line in LINES {
         add(line, &parse(line));
     }
+    let manifests = vec![Manifest { name: "a.yaml".into(), text: "kind: Service\n".into() }];
+    add("apply -f a.yaml", &Request::Apply { manifests: manifests.clone(), namespace: None });
+    let [kind, namespace] = ["svc", "prod"].map(|word| Some(word.to_owned()));
+    let names = vec!["web".to_owned()];
+    add("delete svc web -n prod", &Request::Delete { manifests: Vec::new(), kind, names, namespace });
+    add("delete -f a.yaml", &Request::Delete { manifests, kind: None, names: Vec::new(), namespace: None });
     add("capture p1", &Request::Capture { port: "p1".into() });
     for def in VERBS {
         assert!(LINES.iter().any(|line| line.split(' ').any(|word| word == def.name)), "{} has no example", def.name);
@@ -333,7 +343,24 @@ fn every_answer_is_written_as_it_was() {
     let counter = |name: &str, total| Coverage { name: name.into(), total };
     let coverage = CoverageTable(vec![counter("flow_miss", 10), counter("cache_divergence", 0)]);
     let commands = Commands(vec![("fdb/show".into(), "BRIDGE".into()), ("version".into(), String::new())]);
+    let outcomes = [
+        Outcome::Created,
+        Outcome::Configured,
+        Outcome::Unchanged,
+        Outcome::Deleted,
+        Outcome::Skipped("apps/v1 Deployment is nothing to a switch".into()),
+        Outcome::Refused("spec.ports[0].port: 65536: must be between 1 and 65535".into()),
+    ];
+    let objects =
+        Objects(outcomes.map(|outcome| ObjectRow { object: "service/web".into(), outcome }).into_iter().collect());
+    let headings = ["NAMESPACE", "NAME", "CIDRS"].map(str::to_owned).to_vec();
+    let rows = vec![["prod", "a", "10.0.0.0/8,fd00::/64"].map(str::to_owned).to_vec()];
+    let table = ObjectTable { headings, rows };
+    let tables = Got::Tables(vec![table.clone(), table]);
     let answers = [
+        ("get svc,pods -A", data(&|| serde_json::to_value(&tables))),
+        ("get svc", data(&|| serde_json::to_value(Got::Tables(Vec::new())))),
+        ("get svc web -o json", data(&|| serde_json::to_value(Got::Text("{}".into())))),
         ("list-br", data(&|| serde_json::to_value(&outputs))),
         ("fdb/show br0", data(&|| serde_json::to_value(fdb()))),
         ("fdb/flush", data(&|| serde_json::to_value(Text("table successfully flushed".into())))),
@@ -362,6 +389,9 @@ fn every_answer_is_written_as_it_was() {
         let printed = reply::text(&parse(line), answer.clone()).unwrap();
         text += &format!("### {line}\n{answer}\n{printed}");
     }
+    let delete = Request::from_wire("delete", json!({"kind": "svc", "names": ["web"]})).unwrap();
+    let answer = serde_json::to_value(&objects).unwrap();
+    text += &format!("### delete svc web\n{answer}\n{}", reply::text(&delete, answer.clone()).unwrap());
     compare("replies.txt", &text);
 }
 

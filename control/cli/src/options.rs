@@ -83,7 +83,6 @@ pub(crate) struct OfVerb(Vec<(&'static OptionDef, Vec<String>)>);
 
 impl OfVerb {
     /// Values of an option, in the order in which they were typed.
-    #[expect(dead_code, reason = "for verbs that read files")]
     pub(crate) fn values(&self, option: &OptionDef) -> &[String] {
         self.0.iter().find(|(def, _)| *def == option).map_or(&[], |(_, values)| values)
     }

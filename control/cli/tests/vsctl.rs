@@ -21,6 +21,7 @@ impl Daemon {
             socket: directory.path().join("ctl.sock"),
             socket_group: None,
             state_dir: directory.path().join("state"),
+            cluster: None,
             version: "vswitchd test".to_owned(),
             node: Default::default(),
         };
@@ -171,4 +172,76 @@ fn a_daemon_that_is_not_there_or_does_not_answer_is_named_in_time() {
         assert_eq!(run("show"), (1, String::new(), format!("vsctl: show: {why}\n")));
     }
     answering.join().unwrap();
+}
+
+const SERVICES: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: bad}
+spec: {clusterIP: 10.96.0.11, ports: [{port: 65536}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+";
+
+#[test]
+fn objects_are_applied_shown_and_deleted_as_with_kubectl() {
+    let daemon = Daemon::start();
+    let file = daemon.directory.path().join("m/services.yaml");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, SERVICES).unwrap();
+    let refused = "vsctl: apply: service/bad: spec.ports[0].port: 65536: must be between 1 and 65535\n";
+    let skipped = "deployment/web skipped (apps/v1 Deployment is nothing to a switch)\n";
+    for (line, code, out, err) in [
+        (format!("apply -f {}", file.display()), 1, format!("service/web created\n{skipped}"), refused),
+        (
+            format!("-f {} apply", file.parent().unwrap().display()),
+            1,
+            format!("service/web unchanged\n{skipped}"),
+            refused,
+        ),
+        (
+            "get svc".to_owned(),
+            0,
+            "NAME  TYPE       CLUSTER-IP  PORT(S)\nweb   ClusterIP  10.96.0.10  80/TCP\n".to_owned(),
+            "",
+        ),
+        ("get svc nope".to_owned(), 1, String::new(), "vsctl: get: services \"nope\" not found\n"),
+        ("get deploy".to_owned(), 1, String::new(), "vsctl: get: \"deploy\": no kind of object that is kept here\n"),
+        ("delete svc nope".to_owned(), 1, String::new(), "vsctl: delete: service/nope: not found\n"),
+        ("delete svc/web".to_owned(), 0, "service/web deleted\n".to_owned(), ""),
+        ("get services -A".to_owned(), 0, "No resources found\n".to_owned(), ""),
+        (
+            "apply".to_owned(),
+            2,
+            String::new(),
+            "vsctl: apply: which file? (-f FILE, a directory, or - for standard input)\n",
+        ),
+        (
+            "apply -f /nonexistent".to_owned(),
+            1,
+            String::new(),
+            "vsctl: apply: /nonexistent: No such file or directory\n",
+        ),
+    ] {
+        assert_eq!(daemon.run(&line), (code, out, err.to_owned()), "{line}");
+    }
+    let mut child = daemon.command("apply -f - -n prod").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(SERVICES.replace("65536", "53").as_bytes()).unwrap();
+    let (code, out, _) = told(child.wait_with_output().unwrap());
+    assert_eq!(
+        (code, out),
+        (0, format!("service/web in namespace prod created\nservice/bad in namespace prod created\n{skipped}"))
+    );
+    let (_, yaml, _) = daemon.run("get svc bad -n prod -o yaml");
+    assert!(yaml.contains("namespace: prod") && yaml.contains("port: 53"), "{yaml}");
+    let (_, json, _) = daemon.run("get -A -ojson svc");
+    let list: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
 }

@@ -7,6 +7,271 @@
 //!                              compile ──→ Change transactions
 //! ```
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use api::reply::{Got, ObjectRow, Outcome};
+use api::request::{Manifest, Output};
+
+use crate::store::Store as Network;
+use crate::{Refusal, Switch};
+
 pub(crate) mod compile;
-#[expect(dead_code, reason = "read by what follows")]
+mod endpointslices;
+pub(crate) mod manifests;
 pub(crate) mod model;
+mod objects;
+#[cfg(test)]
+mod tests;
+
+use manifests::Manifests;
+use model::Changed;
+use objects::journal::{Event, Journal};
+use objects::kind::KindDef;
+use objects::store::Done;
+use objects::{Decoded, Key, Source, Store, decode, documents};
+
+/// Octets of all texts of one request at most.
+const REQUEST_LIMIT: usize = objects::TEXT_LIMIT;
+
+/// The objects of a cluster, from wherever they come.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    store: Store,
+    journal: Journal,
+    manifests: Option<Manifests>,
+}
+
+/// Which objects are asked for.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    /// A kind, or several with commas between them, as typed.
+    pub(crate) kind: &'a str,
+    /// All when empty.
+    pub(crate) names: &'a [String],
+    /// `None` for every namespace.
+    pub(crate) namespace: Option<&'a str>,
+    pub(crate) output: Option<Output>,
+}
+
+impl Cluster {
+    /// Restore what was applied, and read the directory of manifests, if there is one, for the first time.
+    ///
+    /// # Errors
+    /// When the state or the directory cannot be had: names the file and says what was done.
+    pub(crate) fn open(state_dir: &Path, manifests: Option<&Path>) -> Result<Self, Refusal> {
+        let mut store = Store::default();
+        let journal = Journal::open(state_dir, |event| restore(&mut store, event))?;
+        let manifests = manifests.map(Manifests::open).transpose()?;
+        let mut cluster = Self { store, journal, manifests };
+        cluster.look_at_manifests();
+        cluster.settle();
+        Ok(cluster)
+    }
+
+    /// Take the objects of manifests; one without a namespace is of `namespace`. Every object stands for itself; when
+    /// this returns, those that were taken are on the disk.
+    ///
+    /// # Errors
+    /// When nothing was taken.
+    pub(crate) fn apply(&mut self, texts: &[Manifest], namespace: &str) -> Result<Vec<ObjectRow>, Refusal> {
+        within_limit(texts)?;
+        let mut rows = Vec::new();
+        // What was there before, to take everything back.
+        let mut undo = Vec::new();
+        for Manifest { name, text } in texts {
+            for document in documents(text) {
+                rows.push(match document {
+                    Err(why) => row(name, Outcome::Refused(why)),
+                    Ok(json) => self.apply_one(name, &json, namespace, &mut undo),
+                });
+            }
+        }
+        if let Err(why) = self.journal.commit() {
+            for (key, before) in undo.into_iter().rev() {
+                self.store.restore(&key, before, &Source::Applied);
+            }
+            self.store.take_changed();
+            return Err(Refusal(why));
+        }
+        self.settle();
+        Ok(rows)
+    }
+
+    fn apply_one(
+        &mut self,
+        name: &str,
+        json: &str,
+        namespace: &str,
+        undo: &mut Vec<(Key, Option<objects::store::Version>)>,
+    ) -> ObjectRow {
+        let (label, silent, object) = match decode(json, namespace, &mut self.store.texts) {
+            Decoded::Nothing(why) => return row(name, Outcome::Refused(why)),
+            Decoded::Unknown { label, kind } => return row(&label, skipped(&kind)),
+            Decoded::Known { label, namespace, object, .. } => (label, namespace, object),
+        };
+        let checked = object.and_then(|object| self.store.check(&object, &Source::Applied).map(|()| object));
+        let outcome = match checked {
+            Err(why) => Outcome::Refused(why),
+            Ok(object) => {
+                let text = objects::original(json, silent.as_deref());
+                let key = object.key();
+                let (done, before) = self.store.put(object, text, &Source::Applied);
+                // Also what another source had said just so: from now on it is applied.
+                if done != Done::Unchanged || before.is_none() {
+                    self.journal.put(self.store.text(&key).unwrap_or_default());
+                }
+                undo.push((key, before));
+                match done {
+                    Done::Created => Outcome::Created,
+                    Done::Configured => Outcome::Configured,
+                    Done::Unchanged => Outcome::Unchanged,
+                }
+            }
+        };
+        row(&label, outcome)
+    }
+
+    /// Delete the objects that manifests name.
+    ///
+    /// # Errors
+    /// When nothing was deleted.
+    pub(crate) fn delete_manifests(&mut self, texts: &[Manifest], namespace: &str) -> Result<Vec<ObjectRow>, Refusal> {
+        within_limit(texts)?;
+        let (mut rows, mut keys) = (Vec::new(), Vec::new());
+        for Manifest { name, text } in texts {
+            for document in documents(text) {
+                let decoded = document.map(|json| decode(&json, namespace, &mut self.store.texts));
+                match decoded {
+                    Err(why) | Ok(Decoded::Nothing(why)) => rows.push(row(name, Outcome::Refused(why))),
+                    Ok(Decoded::Unknown { label, kind }) => rows.push(row(&label, skipped(&kind))),
+                    // What is wrong behind the name does not matter here.
+                    Ok(Decoded::Known { key: Some(key), .. }) => keys.push(key),
+                    Ok(Decoded::Known { label, object, .. }) => {
+                        rows.push(row(&label, Outcome::Refused(object.err().unwrap_or_default())));
+                    }
+                }
+            }
+        }
+        rows.extend(self.delete_keys(keys)?);
+        Ok(rows)
+    }
+
+    /// Delete objects by kind and name.
+    ///
+    /// # Errors
+    /// When there is no such kind, or nothing was deleted.
+    pub(crate) fn delete(&mut self, kind: &str, names: &[String], namespace: &str) -> Result<Vec<ObjectRow>, Refusal> {
+        let def = KindDef::typed(kind).ok_or_else(|| objects::no_kind(kind))?;
+        let namespace = if def.namespaced { namespace } else { "" };
+        self.delete_keys(names.iter().map(|name| def.key(namespace, name)).collect())
+    }
+
+    fn delete_keys(&mut self, keys: Vec<Key>) -> Result<Vec<ObjectRow>, Refusal> {
+        let (mut rows, mut undo) = (Vec::new(), Vec::new());
+        for key in keys {
+            let label = objects::told(&key);
+            let outcome = match self.store.remove(&key, &Source::Applied) {
+                Some(version) => {
+                    let (kind, namespace, name) = objects::parts(&key);
+                    self.journal.delete(kind.def().name, namespace, name);
+                    undo.push((key, version));
+                    Outcome::Deleted
+                }
+                None => Outcome::Refused(self.why_not_there(&key)),
+            };
+            rows.push(row(&label, outcome));
+        }
+        if let Err(why) = self.journal.commit() {
+            for (key, version) in undo.into_iter().rev() {
+                self.store.restore(&key, Some(version), &Source::Applied);
+            }
+            self.store.take_changed();
+            return Err(Refusal(why));
+        }
+        self.settle();
+        Ok(rows)
+    }
+
+    fn why_not_there(&self, key: &Key) -> String {
+        let ours = matches!(key, Changed::Slice(id) if self.store.objects().slices.get(id).is_some_and(|s| s.ours));
+        match self.store.source(key) {
+            Some(source) => format!("{source} says it: it goes when that file does not"),
+            None if ours => "made from the pods of its service: it goes with them".to_owned(),
+            None => "not found".to_owned(),
+        }
+    }
+
+    /// Objects in force, as people or programs want them.
+    ///
+    /// # Errors
+    /// When there is no such kind, or none of a name that was given.
+    pub(crate) fn get(&self, wanted: &Wanted<'_>) -> Result<Got, Refusal> {
+        objects::get(&self.store, wanted)
+    }
+
+    /// Descriptor that is readable when the directory of manifests may have changed.
+    pub(crate) fn manifests(&mut self) -> Option<&mut Manifests> {
+        self.manifests.as_mut()
+    }
+
+    /// Read what changed in the directory of manifests.
+    pub(crate) fn read_manifests(&mut self) {
+        self.look_at_manifests();
+        self.settle();
+    }
+
+    fn look_at_manifests(&mut self) {
+        if let Some(manifests) = &mut self.manifests {
+            manifests.read(&mut self.store);
+        }
+    }
+
+    /// Objects have changed, here and on the disk.
+    fn settle(&mut self) {
+        self.journal.shorten(self.store.applied_size(), self.store.applied());
+    }
+
+    /// Tell the switch what follows from objects that changed since the last call. The first call tells of all (rule S2).
+    ///
+    /// # Errors
+    /// What is not in force; it is tried again every second.
+    pub(crate) fn program(&mut self, network: &mut Network, switch: &mut dyn Switch) -> Result<(), Refusal> {
+        let changed: BTreeSet<Changed> = self.store.take_changed();
+        network.program(self.store.objects(), &changed, switch)
+    }
+}
+
+fn restore(store: &mut Store, event: Event<'_>) -> Result<(), String> {
+    match event {
+        Event::Put(json) => match decode(json, "default", &mut store.texts) {
+            Decoded::Known { label, object, .. } => {
+                let object = object.map_err(|why| format!("{label}: {why}"))?;
+                store.put(object, json.into(), &Source::Applied);
+                Ok(())
+            }
+            Decoded::Unknown { label, .. } => Err(format!("{label}: not a kind that is kept")),
+            Decoded::Nothing(why) => Err(why),
+        },
+        Event::Delete(kind, namespace, name) => {
+            let def = KindDef::typed(&kind).ok_or_else(|| objects::no_kind(&kind).0)?;
+            store.remove(&def.key(&namespace, &name), &Source::Applied);
+            Ok(())
+        }
+    }
+}
+
+fn within_limit(texts: &[Manifest]) -> Result<(), Refusal> {
+    match texts.iter().map(|manifest| manifest.text.len()).sum::<usize>() {
+        0..=REQUEST_LIMIT => Ok(()),
+        len => Err(Refusal(format!("manifests of {len} octets: may have {REQUEST_LIMIT} at a time"))),
+    }
+}
+
+fn row(object: &str, outcome: Outcome) -> ObjectRow {
+    ObjectRow { object: object.to_owned(), outcome }
+}
+
+fn skipped(kind: &str) -> Outcome {
+    Outcome::Skipped(format!("{kind} is nothing to a switch"))
+}

@@ -69,6 +69,8 @@ pub(crate) struct Service {
     pub(crate) kind: ServiceKind,
     /// `spec.clusterIPs`, or `spec.clusterIP`; empty when headless or ExternalName.
     pub(crate) cluster_ips: Vec<IpAddr>,
+    /// `spec.ipFamilies`, or the families of its addresses; both for a headless service that names none.
+    pub(crate) families: Vec<Family>,
     /// Empty: whoever makes its EndpointSlices knows.
     pub(crate) selector: Labels,
     pub(crate) publish_not_ready: bool,
@@ -118,7 +120,7 @@ pub(crate) struct Slice {
 }
 
 /// `addressType`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Family {
     V4,
     V6,
@@ -126,8 +128,24 @@ pub(crate) enum Family {
     Name,
 }
 
+impl Family {
+    /// The family of an address.
+    pub(crate) fn of(address: &IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// As Kubernetes spells it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+            Self::Name => "FQDN",
+        }
+    }
+}
+
 /// A port of an EndpointSlice. One without a number is not here (rule E4).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlicePort {
     pub(crate) name: Text,
     pub(crate) proto: Proto,

@@ -24,7 +24,6 @@ impl Store {
     ///
     /// # Errors
     /// When the bridge cannot be made, or the switch refuses: it is tried again with every change and every second.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called by who keeps the objects"))]
     pub(crate) fn program(
         &mut self,
         objects: &Objects,
@@ -219,6 +218,7 @@ impl Store {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use crate::cluster::Cluster;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -268,7 +268,11 @@ pub(crate) mod tests {
         for part in line.split(" -- ") {
             match verb::parse(&part.split(' ').collect::<Vec<_>>()).unwrap() {
                 Request::Transact { commands: more } => commands.extend(more),
-                single => return crate::verbs::answer(&single, store, switch, "").map(drop),
+                single => {
+                    let directory = tempfile::tempdir().unwrap();
+                    let mut cluster = Cluster::open(directory.path(), None).unwrap();
+                    return crate::verbs::answer(&single, (store, &mut cluster), switch, "").map(drop);
+                }
             }
         }
         store.transact(&commands, switch).map(drop)

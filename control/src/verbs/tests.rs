@@ -6,6 +6,7 @@ use api::state::{ConnectionState, Tuple};
 use api::{PortId, reply};
 
 use super::answer;
+use crate::cluster::Cluster;
 use crate::fake::FakeSwitch;
 use crate::store::Store;
 use crate::store::network::tests::{objects, open, run};
@@ -29,7 +30,10 @@ impl World {
 
     fn ask(&mut self, line: &str) -> Result<String, String> {
         let request = api::verb::parse(&line.split(' ').collect::<Vec<_>>())?;
-        let answer = answer(&request, &mut self.store, &mut self.switch, "").map_err(|refusal| refusal.0)?;
+        let directory = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::open(directory.path(), None).unwrap();
+        let both = (&mut self.store, &mut cluster);
+        let answer = answer(&request, both, &mut self.switch, "").map_err(|refusal| refusal.0)?;
         reply::text(&request, answer.data)
     }
 }

@@ -74,8 +74,8 @@ struct Row {
     asked: u64,
     /// Requests since it last spoke.
     requests: u8,
-    /// That it turned stale has been made known.
-    aged: bool,
+    /// Its cell was touched so that the next packet asks for it, and none has done so since.
+    woken: bool,
 }
 
 impl Row {
@@ -168,7 +168,7 @@ impl Neighbors {
             return false;
         }
         let moved = old.filter(|_| stays).map_or(at, |old| old.moved);
-        let row = Row { port, mac: Some(mac), since: at, moved, asked: 0, requests: 0, aged: false };
+        let row = Row { port, mac: Some(mac), since: at, moved, asked: 0, requests: 0, woken: false };
         if stays {
             table.put(key, row);
             return true;
@@ -211,7 +211,7 @@ impl Neighbors {
                 if old.is_some() {
                     touched.touch(NAME, key);
                 }
-                table.put(key, Row { port, mac: None, since: at, moved: at, asked: at, requests: 1, aged: false });
+                table.put(key, Row { port, mac: None, since: at, moved: at, asked: at, requests: 1, woken: false });
             });
             return true;
         };
@@ -219,7 +219,7 @@ impl Neighbors {
         if answered || row.requests >= REQUESTS || (row.requests != 0 && at.saturating_sub(row.asked) < RETRY) {
             return false;
         }
-        (row.asked, row.requests) = (at, row.requests + 1);
+        (row.asked, row.requests, row.woken) = (at, row.requests + 1, false);
         table.put(key, row);
         true
     }
@@ -248,8 +248,8 @@ impl Neighbors {
             };
             if over {
                 gone.push(*key);
-            } else if row.mac.is_some() && (unanswered || (!row.aged && row.is_stale(at))) {
-                row.aged = true;
+            } else if row.mac.is_some() && !row.woken && (unanswered || (row.requests == 0 && row.is_stale(at))) {
+                row.woken = true;
                 woken.push(*key);
             }
         }
@@ -476,6 +476,18 @@ mod tests {
             assert_eq!(live.neighbors.changes() != changes, i == 4);
         }
         assert_eq!(find(&live, 1, 45_000), None);
+    }
+
+    #[test]
+    fn a_neighbour_that_did_not_answer_and_is_not_used_any_more_is_let_alone() {
+        let live = Live::default();
+        learn(&live, 1, PORT, MAC, 0);
+        assert!(solicit(&live, 1, 40_000));
+        assert!(!stands(&live, 41_000, || _ = live.neighbors.expire(at(41_000), &live.cells)));
+        for second in 42..600 {
+            assert!(stands(&live, 42_000, || _ = live.neighbors.expire(at(second * 1000), &live.cells)), "{second}");
+        }
+        assert_eq!(state(&live, 599_000), ["stale"]);
     }
 
     #[test]

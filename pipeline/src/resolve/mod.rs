@@ -461,7 +461,10 @@ impl Resolver {
                     live.neighbors.learn(key, walk.start.in_port(), mac, turn.now, &live.cells);
                 }
                 Effect::Solicit { key, port, vlan, request } => {
-                    if live.neighbors.solicit(key, port, turn.now, &live.cells) {
+                    // A port that scans a link does not make the switch flood it.
+                    if live.neighbors.solicit(key, port, turn.now, &live.cells)
+                        && live.meters.admit(walk.start.in_port(), Meter::Neighbors, turn.now)
+                    {
                         self.questions.push(Question { port, vlan, request });
                     }
                 }

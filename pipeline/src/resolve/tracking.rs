@@ -86,8 +86,8 @@ pub fn opens(walk: &mut Walk<'_>) -> bool {
     let key = &walk.key;
     match (key.ip_proto(), key.icmp_type()) {
         (proto::TCP, _) if walk.event().flags & RST != 0 => {
-            // The flags are not in the key: what becomes of an RST is not remembered for the others.
-            walk.transient = true;
+            // The flags are not in the key: what becomes of an RST is not what becomes of the others.
+            let _ = walk.frame();
             false
         }
         (proto, Some(kind)) => is_echo(proto, kind) && is_request(kind),
@@ -208,7 +208,7 @@ mod tests {
             let layers = parse::layers(&frame, frame.len(), None).unwrap();
             let key = parse::key(PortId(1), &frame, &layers).masked(&mask(true));
             let mut walk = Walk::new(key, layers, &frame, &live, Now::default());
-            assert_eq!((opens(&mut walk), walk.transient), (expected, transient), "{key:?}");
+            assert_eq!((opens(&mut walk), walk.transient, walk.looked), (expected, transient, transient), "{key:?}");
         }
     }
 

@@ -8,6 +8,7 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use api::{
     AddressKey, BridgeId, Change, Choice, Delta, Endpoint, EndpointKind, MacAddr, PortId, Proto, Router, Service,
@@ -35,18 +36,29 @@ pub(crate) struct Trial {
     pub(crate) now: Now,
     stage: Box<dyn Stage>,
     first_packet: bool,
+    router: Option<Arc<Router>>,
 }
 
 impl Trial {
     pub(crate) fn new(def: &StageDef, changes: &[Change]) -> Self {
-        let mut trial =
-            Self { live: Live::default(), now: Now::default(), stage: (def.build)(), first_packet: def.first_packet };
+        let mut trial = Self {
+            live: Live::default(),
+            now: Now::default(),
+            stage: (def.build)(),
+            first_packet: def.first_packet,
+            router: None,
+        };
         trial.apply(changes);
         trial
     }
 
     pub(crate) fn apply(&mut self, changes: &[Change]) {
-        let Self { live, stage, .. } = self;
+        let Self { live, stage, router, .. } = self;
+        for change in changes {
+            if let Change::Router(delta) = change {
+                *router = delta.new.clone().map(Arc::new);
+            }
+        }
         live.cells.change(|touched| stage.apply(changes, touched));
     }
 
@@ -61,7 +73,7 @@ impl Trial {
         let mask = self.stage.mask(PortId(port), true);
         let key = parse::key(PortId(port), frame, &layers).masked(&mask);
         let mut walk = Walk::new(key, layers, frame, &self.live, self.now);
-        (walk.bridge, walk.routed) = (ZONE, true);
+        (walk.bridge, walk.routed, walk.router) = (ZONE, true, self.router.clone());
         // As `connection` leaves it for a first packet.
         if let tracking::Carried::Flow(tuple) = tracking::Carried::of(&walk.key, ZONE) {
             walk.tuple = Some(tuple);

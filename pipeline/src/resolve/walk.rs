@@ -91,11 +91,10 @@ pub enum Effect {
     Commit(Plan),
 }
 
-/// A service that a first packet was for.
-#[derive(Clone, Debug)]
+/// What became of a first packet to a service. Its name is not here but in what the stage says of itself: to count
+/// another owner of the name is a write to a line that all workers share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// `NAMESPACE/NAME:PORTNAME`.
-    pub name: Arc<str>,
     /// The backend.
     pub backend: IpAddr,
 }

@@ -10,7 +10,7 @@
 //!   MACS               HOP                                ADDRESSES  PORTS
 //! ```
 
-use crate::burst::Layers;
+use crate::burst::{Layers, guard};
 use crate::checksum::Sum;
 use crate::key::{Field, FlowKey};
 use crate::parse::transport_octets;
@@ -165,7 +165,8 @@ impl Edits {
         self.apply_to(frame, layers, None)
     }
 
-    /// As [`Self::apply`], for the first fragment of a datagram that has `octets` octets of transport header and data.
+    /// As [`Self::apply`], for a fragment of a datagram that has `octets` octets of transport header and data in all its fragments:
+    /// a checksum may depend on it.
     #[inline]
     pub fn apply_to(&self, frame: &mut Frame, layers: &Layers, octets: Option<usize>) -> bool {
         let partial = !frame.is_plain() && frame.offload().is_some_and(|offload| offload.needs_csum());
@@ -260,9 +261,10 @@ impl Edits {
     #[cold]
     fn rare(&self, frame: &mut Frame, layers: &Layers, octets: Option<usize>, partial: bool) -> bool {
         let l4 = usize::from(layers.l4);
-        let octets = octets.or_else(|| transport_octets(frame.head(), layers));
-        let head = frame.head_mut();
-        let Some(transport) = head.get_mut(l4..) else { return false };
+        // One fragment alone cannot say it.
+        let whole = layers.guard & guard::FRAGMENT == 0;
+        let octets = octets.or_else(|| transport_octets(frame.head(), layers).filter(|_| whole));
+        let Some(transport) = frame.head_mut().get_mut(l4..) else { return false };
         match self.proto {
             ICMP | ICMPV6 => {
                 if self.what & PORTS != 0 {
@@ -276,7 +278,7 @@ impl Edits {
             }
             SCTP => {
                 // Its checksum covers the ports, but no addresses (RFC 9260, 6.8).
-                self.what & PORTS == 0 || octets.is_some_and(|octets| sctp::set_ports(head, l4, octets, self.ports))
+                self.what & PORTS == 0 || octets.is_some_and(|octets| sctp::set_ports(transport, octets, self.ports))
             }
             DCCP => self.ports(transport) && self.checksum::<6>(transport, partial),
             UDP_LITE => self.ports(transport) && self.checksum::<6>(transport, partial),
@@ -450,5 +452,36 @@ mod tests {
         assert!(Edits::between(&start, &end, 1).apply(&mut frame, &layers(&octets, octets.len(), None).unwrap()));
         assert_eq!(frame.head()[50..52], pseudo(frame.head()));
         stash.give(frame);
+    }
+
+    /// An SCTP packet with its checksum (RFC 9260, appendix A).
+    fn sctp_packet(ports: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let mut packet = [&ports[..], &[1, 2, 3, 4, 0, 0, 0, 0], payload].concat();
+        let crc = crc32c::crc32c(&packet);
+        packet[8..12].copy_from_slice(&crc.to_le_bytes());
+        packet
+    }
+
+    #[test]
+    fn sctp_has_its_checksum_over_all_of_a_train() {
+        let (before, after) = (sctp_packet([0, 1, 0, 2], &[7; 100]), sctp_packet([0, 9, 0, 8], &[7; 100]));
+        let mut stash = Pool::heap(64, 0).stash();
+        let mut edited = |octets: &[u8], edits: &Edits, train: Option<usize>| {
+            let mut frame = stash.take().unwrap();
+            assert!(frame.fill(octets));
+            let layers = layers(octets, octets.len(), None).unwrap();
+            let done = edits.apply_to(&mut frame, &layers, train);
+            let octets = frame.head()[34..].to_vec();
+            stash.give(frame);
+            done.then_some(octets)
+        };
+        let whole = ethernet(&[], 0x0800, &ipv4(SCTP, 0, &[], &before));
+        let first = ethernet(&[], 0x0800, &ipv4(SCTP, 0x2000, &[], &before[..48]));
+        let later = ethernet(&[], 0x0800, &ipv4(SCTP, 6, &[], &before[48..]));
+        let edits = Edits::between(&facts(&whole), &facts(&ethernet(&[], 0x0800, &ipv4(SCTP, 0, &[], &after))), 0);
+        assert_eq!(edited(&whole, &edits, None).as_ref(), Some(&after));
+        let train = [&first, &later].map(|octets| edited(octets, &edits, Some(before.len())).unwrap());
+        assert_eq!(train.concat(), after);
+        assert_eq!(edited(&first, &edits, None), None, "alone it cannot be changed");
     }
 }

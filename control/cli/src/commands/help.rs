@@ -53,6 +53,7 @@ fn one(verb: &str) -> Option<String> {
     let mut text = format!("usage: vsctl {}\n  {help}\n", format!("{name} {usage}").trim_end());
     let own = VERBS.iter().find(|def| def.name == name).map_or(&[][..], |def| def.options);
     let listed = options(|arg| match name {
+        "apply" | "delete" => arg.get_long().is_some_and(|long| ["filename", "namespace"].contains(&long)),
         "capture" => matches!(arg.get_id().as_str(), "write" | "count"),
         _ => arg.get_long().is_some_and(|long| own.iter().any(|def| def.long == long)),
     });

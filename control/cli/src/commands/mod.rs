@@ -7,6 +7,7 @@ pub(crate) mod ask;
 mod capture;
 mod completion;
 pub(crate) mod help;
+mod manifests;
 mod top;
 
 /// A verb of vsctl's own.
@@ -22,7 +23,8 @@ pub(crate) struct CommandDef {
 }
 
 /// In the order in which help lists them.
-pub(crate) const COMMANDS: &[CommandDef] = &[capture::COMMAND, top::COMMAND, help::COMMAND, completion::COMMAND];
+pub(crate) const COMMANDS: &[CommandDef] =
+    &[manifests::APPLY, manifests::DELETE, capture::COMMAND, top::COMMAND, help::COMMAND, completion::COMMAND];
 
 /// The words behind the verb, if they are as many as they may be.
 pub(crate) fn words<'a>(def: &CommandDef, segment: &'a Segment, most: usize) -> Result<&'a [String], Failure> {

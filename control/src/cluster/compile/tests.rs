@@ -66,6 +66,7 @@ pub(crate) fn service(name: &str, addresses: &[&str], ports: &[(&str, Proto, u16
         annotations: BTreeMap::new(),
         kind: ServiceKind::ClusterIp,
         cluster_ips: addresses.iter().map(|address| ip(address)).collect(),
+        families: Vec::new(),
         selector: BTreeMap::new(),
         publish_not_ready: false,
         ports: ports.iter().map(port).collect(),

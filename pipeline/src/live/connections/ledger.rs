@@ -20,6 +20,9 @@ const REST: u32 = 2;
 const SPARE: usize = 4;
 /// One record in so many is what a port at its share may have at rest.
 const RESTING_SHARE: usize = 64;
+/// Connections that there may be, whatever is asked for.
+const MOST: usize = 10_000_000;
+const _: () = assert!(MOST + MOST / SPARE + 2 < MOST_RECORDS as usize);
 /// Places that are allocated together.
 const CHUNK: u32 = 4096;
 /// Evictions after which the port with the most unanswered connections is looked for again.
@@ -28,7 +31,7 @@ const LOOK_AGAIN: u32 = 64;
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of all ports together. More than 12 million count as that many.
+    /// Of all ports together. More than ten million count as that many.
     pub total: usize,
     /// Not yet answered, of one ingress port.
     pub unanswered: usize,
@@ -115,8 +118,7 @@ impl Default for Ledger {
 impl Ledger {
     /// From now on there may be so many. Those that there are stay.
     pub(super) fn configure(&mut self, limits: Limits) {
-        let most = MOST_RECORDS as usize / (SPARE + 1) * (SPARE - 1);
-        self.limits = Limits { total: limits.total.clamp(1, most), unanswered: limits.unanswered.max(1) };
+        self.limits = Limits { total: limits.total.clamp(1, MOST), unanswered: limits.unanswered.max(1) };
     }
 
     /// Connections that live.

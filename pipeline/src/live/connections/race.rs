@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::states::{TCP, UDP};
 use super::tests::{at, ip, plan, tuple};
@@ -92,14 +92,22 @@ fn no_two_connections_ever_share_a_translated_port() {
 fn making_hearing_killing_and_expiring_leave_the_table_in_step() {
     let live = Live::default();
     live.connections.configure(Limits { total: 2000, unanswered: 500 });
-    let done = AtomicBool::new(false);
+    let (done, clock) = (AtomicBool::new(false), AtomicU64::new(0));
     let work = |worker: u8| {
         for i in 0..60_000u64 {
+            clock.fetch_max(i / 600, Ordering::Relaxed);
             let now = at(i / 600);
-            let port = (i * 7 % 1500) as u16;
+            if i % 600 == 0 {
+                live.connections.expire(now, 5000);
+            }
+            let (port, backend) = ((i * 7 % 1500) as u16, 7 + (i % 3) as u8);
             let original = tuple(UDP, (ip(0, 1), port), (ip(9, 1), 53));
-            let backend = (ip(0, 7 + (i % 3) as u8), 53);
-            let plan = Plan { dst: backend, port: PortId(worker.into()), ..plan(original) };
+            let plan = Plan {
+                dst: (ip(0, backend), 53),
+                port: PortId(worker.into()),
+                identities: [port.into(), backend.into()],
+                ..plan(original)
+            };
             let mut asked = Asked::new(&live.cells);
             match live.connections.find(&original, &mut asked) {
                 None => _ = live.connections.commit(&plan, now, &live.cells),
@@ -110,14 +118,13 @@ fn making_hearing_killing_and_expiring_leave_the_table_in_step() {
     };
     std::thread::scope(|scope| {
         let housekeeper = scope.spawn(|| {
-            let mut rounds = 0u64;
             while !done.load(Ordering::Relaxed) {
-                live.connections.expire(at(rounds % 100), 500);
+                live.connections.expire(at(clock.load(Ordering::Relaxed)), 500);
                 for view in live.connections.list() {
-                    // A torn record would show another's address.
-                    assert_eq!((view.original.dst, view.reply.dst), (ip(9, 1), ip(0, 1)));
+                    let [port, backend] = view.identities;
+                    let torn = u64::from(view.original.sport) != port || view.reply.src != ip(0, backend as u8);
+                    assert!(!torn, "of two connections: {view:?}");
                 }
-                rounds += 1;
             }
         });
         let workers: Vec<_> = (1..=2).map(|worker| scope.spawn(move || work(worker))).collect();
@@ -125,6 +132,8 @@ fn making_hearing_killing_and_expiring_leave_the_table_in_step() {
         done.store(true, Ordering::Relaxed);
         housekeeper.join().unwrap();
     });
+    let reused = live.connections.list().iter().map(|view| view.name.incarnation).max();
+    assert!(reused > Some(1), "records are used again");
     assert_in_step(&live);
     live.connections.kill_where(&|_| true, at(200), &live.cells);
     live.connections.expire(at(203), usize::MAX);

@@ -229,7 +229,12 @@ impl Records {
     /// A record as it is now, if it is in use.
     pub(super) fn read(&self, slot: u32) -> Option<Reading> {
         let record = self.get(slot)?;
-        let word = Word::unpack(record.word.load(Ordering::Acquire));
+        Self::read_since(record, Word::unpack(record.word.load(Ordering::Acquire)))
+    }
+
+    /// What a record has, if it was in use when its word was read, and nobody else has had it since.
+    #[inline]
+    fn read_since(record: &Record, word: Word) -> Option<Reading> {
         if word.life != Life::LIVE && word.life != Life::DEAD {
             return None;
         }
@@ -371,5 +376,28 @@ mod tests {
             assert_eq!(Packed::from_words(packed.words()), packed);
             assert_eq!(seen.insert(packed.words(), (src, dst)), None, "{src} {dst} is packed as another is");
         }
+    }
+
+    #[test]
+    fn whoever_reads_while_a_record_changes_hands_reads_nothing() {
+        use super::super::tests::{ip, plan, tuple};
+
+        let records = Records::default();
+        let publish = |incarnation: u32| {
+            let original = tuple(17, (ip(0, 1), incarnation as u16), (ip(0, 2), 53));
+            let (packed, reply) = (Packed::of(&original), Packed::of(&original.turned()));
+            records.publish(Name { slot: 1, incarnation }, &plan(original), &packed, &reply, 0);
+        };
+        publish(0);
+        let record = records.get(1).unwrap();
+        let began = records.word(1).unwrap();
+        assert!(Records::read_since(record, began).is_some());
+        assert!(records.die(Name { slot: 1, incarnation: 0 }, 0));
+        assert!(Records::read_since(record, began).is_some(), "the tuples of a dead one stand");
+        records.free(Name { slot: 1, incarnation: 0 }, 1);
+        assert!(Records::read_since(record, began).is_none());
+        publish(1);
+        assert!(Records::read_since(record, began).is_none());
+        assert_eq!(records.read(1).map(|reading| reading.original.tuple().sport), Some(1));
     }
 }

@@ -18,9 +18,8 @@
 //! nowhere as long as there are no tunnels.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use api::{AddressKey, BridgeId, Change, EndpointKind, PortId, Router};
+use api::{AddressKey, Change, EndpointKind, PortId, Router};
 
 use crate::drop::DropReason;
 use crate::key::KeyMask;
@@ -44,7 +43,6 @@ const HAIRPIN_PORTS: (u16, u16) = (1024, 65535);
 
 #[derive(Clone, Debug)]
 struct Masquerade {
-    routers: Exact<BridgeId, Arc<Router>>,
     endpoints: Exact<AddressKey, EndpointKind>,
 }
 
@@ -58,7 +56,7 @@ enum Why {
 
 impl Masquerade {
     fn new() -> Self {
-        Self { routers: Exact::new("masquerade"), endpoints: Exact::new("masquerade endpoint") }
+        Self { endpoints: Exact::new("masquerade endpoint") }
     }
 
     fn kind(&self, walk: &mut Walk<'_>, address: IpAddr) -> Option<EndpointKind> {
@@ -88,6 +86,21 @@ impl Masquerade {
         };
         (walk.service.is_some() && !ours(walk)).then_some(Why::Foreign)
     }
+
+    /// A first packet.
+    fn first(&self, walk: &mut Walk<'_>, router: &Router) -> Next {
+        let carried = Carried::of(&walk.key, walk.bridge);
+        let (Some(address), false) = (walk.key.source(), carried == Carried::Nothing) else { return Next::Continue };
+        let Some(why) = self.why(walk, router, address) else { return Next::Continue };
+        let Some((seen, ports)) = pool(router, why, address) else { return Next::Drop(DropReason::NoNodeAddress) };
+        // What can belong to no connection cannot be translated, and must not be seen untranslated (rule V24).
+        if !matches!(carried, Carried::Flow(_)) || !tracking::opens(walk) {
+            return Next::Drop(DropReason::Invalid);
+        }
+        walk.say(|| format!("seen as {seen}, ports {} to {}", ports.0, ports.1));
+        walk.source = Source::Masquerade(seen, ports);
+        Next::Continue
+    }
 }
 
 /// The address lies in a podCIDR of this node.
@@ -115,18 +128,10 @@ impl Stage for Masquerade {
 
     fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
         for change in changes {
-            match change {
-                Change::Router(delta) => {
-                    if let Some(bridge) = delta.new.as_ref().or(delta.old.as_ref()).map(|router| router.bridge) {
-                        self.routers.set(bridge, delta.new.clone().map(Arc::new), touched);
-                    }
-                }
-                Change::Endpoint(delta) => {
-                    if let Some(key) = delta.new.as_ref().or(delta.old.as_ref()).map(|endpoint| endpoint.key) {
-                        self.endpoints.set(key, delta.new.as_ref().map(|endpoint| endpoint.kind), touched);
-                    }
-                }
-                _ => {}
+            if let Change::Endpoint(delta) = change
+                && let Some(key) = delta.new.as_ref().or(delta.old.as_ref()).map(|endpoint| endpoint.key)
+            {
+                self.endpoints.set(key, delta.new.as_ref().map(|endpoint| endpoint.kind), touched);
             }
         }
     }
@@ -136,21 +141,14 @@ impl Stage for Masquerade {
     }
 
     fn decide(&self, walk: &mut Walk<'_>) -> Next {
-        if !walk.routed || walk.connection.is_some() {
+        if walk.connection.is_some() {
             return Next::Continue;
         }
-        let carried = Carried::of(&walk.key, walk.bridge);
-        let (Some(address), false) = (walk.key.source(), carried == Carried::Nothing) else { return Next::Continue };
-        let Some(router) = self.routers.get(walk.bridge, &mut walk.asked) else { return Next::Continue };
-        let Some(why) = self.why(walk, router, address) else { return Next::Continue };
-        let Some((seen, ports)) = pool(router, why, address) else { return Next::Drop(DropReason::NoNodeAddress) };
-        // What can belong to no connection cannot be translated, and must not be seen untranslated (rule V24).
-        if !matches!(carried, Carried::Flow(_)) || !tracking::opens(walk) {
-            return Next::Drop(DropReason::Invalid);
-        }
-        walk.say(|| format!("seen as {seen}, ports {} to {}", ports.0, ports.1));
-        walk.source = Source::Masquerade(seen, ports);
-        Next::Continue
+        // Lent, not cloned: its count of owners is a line that all workers would write to.
+        let Some(router) = walk.router.take() else { return Next::Continue };
+        let next = self.first(walk, &router);
+        walk.router = Some(router);
+        next
     }
 }
 
@@ -173,7 +171,7 @@ mod tests {
             walk.outputs.push(Copy { port: out, vlan: VlanEdit::Keep, mtu: u16::MAX });
             if let Some(backend) = backend.map(ip) {
                 walk.key.set_destination(backend);
-                walk.service = Some(Chosen { name: "default/web".into(), backend });
+                walk.service = Some(Chosen { backend });
             }
         });
         (next, walk.source)

@@ -108,7 +108,7 @@ impl Services {
             None => {
                 let hash = self.hasher.hash_one((tuple, walk.now.0));
                 // The product maps the high half of the hash evenly onto the backends.
-                ((hash >> 32) * row.backends.len() as u64 >> 32) as usize
+                (((hash >> 32) * row.backends.len() as u64) >> 32) as usize
             }
         };
         row.backends.get(number).copied()
@@ -120,13 +120,13 @@ impl Services {
             return Next::Drop(DropReason::Invalid);
         }
         let Some(backend) = self.choose(row, tuple, walk) else {
-            walk.say(|| format!("{} has no backend", row.name));
+            walk.say(|| format!("service {} has no backend", row.name));
             return refuse(tuple, DropReason::NoBackend);
         };
-        walk.say(|| format!("{} at {backend}", row.name));
+        walk.say(|| format!("service {}, backend {backend}", row.name));
         walk.key.set_destination(backend.ip());
         walk.key.set_tp_dst(backend.port());
-        walk.service = Some(Chosen { name: Arc::clone(&row.name), backend: backend.ip() });
+        walk.service = Some(Chosen { backend: backend.ip() });
         Next::Enter("route")
     }
 
@@ -139,7 +139,7 @@ impl Services {
             }
             return Next::Continue;
         }
-        walk.say(|| format!("{destination} is a service's, but not this"));
+        walk.say(|| format!("{destination} is a service's address, but this is not for any port of it"));
         match carried {
             Carried::Flow(_) if !tracking::opens(walk) => Next::Drop(DropReason::Invalid),
             Carried::Flow(tuple) if Proto::of(tuple.proto).is_some() => refuse(tuple, DropReason::NoServicePort),
@@ -206,6 +206,7 @@ mod tests {
     use super::*;
     use crate::live::Now;
     use crate::resolve::trial::{ACK, RST, SYN, Trial, ZONE, add_service, end, flow, icmp, ip, packet, service};
+    use api::state::TraceStep;
     use std::collections::BTreeMap;
     use std::time::Duration;
 
@@ -248,13 +249,14 @@ mod tests {
             for (from, to, backend) in PAIRS {
                 let trial = trial(&[add_service(to, proto, &[backend])]);
                 let frame = flow(proto as u8, from, to, SYN);
-                let (next, walk) = trial.decide(1, &frame, |_| ());
+                let (next, walk) = trial.decide(1, &frame, |walk| walk.steps = Some(vec![TraceStep::default()]));
                 assert_eq!(next, Next::Enter("route"));
                 let now = Carried::of(&walk.key, ZONE);
                 let ((src, sport), (dst, dport)) = (end(from), end(backend));
                 assert_eq!(now, Carried::Flow(Tuple { zone: ZONE, proto: proto as u8, src, dst, sport, dport }));
-                let chosen = walk.service.unwrap();
-                assert_eq!((&*chosen.name, chosen.backend), (format!("default/{to}").as_str(), dst));
+                assert_eq!(walk.service, Some(Chosen { backend: dst }));
+                let name = walk.steps.unwrap().remove(0).note;
+                assert_eq!(name, format!("service default/{to}, backend {backend}"));
                 assert!(!walk.transient);
             }
         }

@@ -1,0 +1,162 @@
+//! The cluster as a whole: manifests in, objects in force out.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::*;
+
+mod directory;
+mod load;
+mod refused;
+mod slices;
+
+/// A cluster of its own directory.
+struct Bed {
+    directory: tempfile::TempDir,
+    cluster: Cluster,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = Cluster::open(directory.path(), None).unwrap();
+        Self { directory, cluster }
+    }
+
+    /// One line an object: what it came to.
+    fn apply(&mut self, text: &str) -> Vec<String> {
+        lines(self.cluster.apply(&[manifest(text)], "default").unwrap())
+    }
+
+    fn applied(text: &str) -> Self {
+        let mut bed = Self::new();
+        for line in bed.apply(text) {
+            assert!(line.ends_with(" created"), "{line}");
+        }
+        bed
+    }
+
+    fn delete(&mut self, kind: &str, name: &str) -> Vec<String> {
+        lines(self.cluster.delete(kind, &[name.to_owned()], "default").unwrap())
+    }
+
+    fn reopen(self) -> Self {
+        let Self { directory, cluster } = self;
+        drop(cluster);
+        let cluster = Cluster::open(directory.path(), None).unwrap();
+        Self { directory, cluster }
+    }
+
+    fn get(&self, kind: &str) -> String {
+        get(&self.cluster, kind, Some(Output::Wide))
+    }
+
+    /// Everything that can be seen.
+    fn all(&self) -> String {
+        let kinds = "no,ns,po,svc,eps,servicecidr";
+        get(&self.cluster, kinds, Some(Output::Wide)) + &get(&self.cluster, kinds, Some(Output::Json))
+    }
+}
+
+fn get(cluster: &Cluster, kind: &str, output: Option<Output>) -> String {
+    cluster.get(&Wanted { kind, names: &[], namespace: None, output }).unwrap().to_string()
+}
+
+fn manifest(text: &str) -> Manifest {
+    Manifest { name: "x.yaml".to_owned(), text: text.to_owned() }
+}
+
+fn lines(rows: Vec<ObjectRow>) -> Vec<String> {
+    rows.iter().map(ToString::to_string).collect()
+}
+
+fn service(name: &str, address: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+         spec: {{clusterIP: \"{address}\", ports: [{{port: 80}}]}}\n"
+    )
+}
+
+fn node(name: &str, address: &str, cidr: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nspec: {{podCIDRs: [\"{cidr}\"]}}\n\
+         status: {{addresses: [{{type: InternalIP, address: \"{address}\"}}]}}\n"
+    )
+}
+
+/// A pod `app: web` that is ready, unless `more` (of its status) says otherwise.
+fn pod(name: &str, address: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: web}}}}\n\
+         spec: {{nodeName: n1, containers: [{{name: c, ports: [{{name: http, containerPort: 8080}}]}}]}}\n\
+         status: {{podIPs: [{{ip: \"{address}\"}}], conditions: [{{type: Ready, status: \"True\"}}]}}\n"
+    )
+}
+
+#[test]
+fn objects_survive_a_restart() {
+    let mut bed = Bed::applied(&(node("n1", "192.168.0.1", "10.1.0.0/24") + &service("web", "10.96.0.1")));
+    bed.apply(&(pod("a", "10.1.0.2") + &service("gone", "10.96.0.2")));
+    assert_eq!(bed.apply(&service("web", "10.96.0.1")), ["service/web unchanged"]);
+    assert_eq!(bed.delete("svc", "gone"), ["service/gone deleted"]);
+    let before = bed.all();
+    assert!(before.contains("10.96.0.1") && !before.contains("gone"));
+    let mut bed = bed.reopen();
+    assert_eq!(bed.all(), before);
+    assert_eq!(bed.apply(&service("gone", "10.96.0.2")), ["service/gone created"]);
+}
+
+#[test]
+fn a_full_disk_takes_everything_back() {
+    let mut bed = Bed::applied(&service("web", "10.96.0.1"));
+    let before = bed.all();
+    bed.cluster.journal.fail_next();
+    let texts = [manifest(&(service("web", "10.96.0.1").replace("80", "81") + &service("new", "10.96.0.2")))];
+    assert!(bed.cluster.apply(&texts, "default").is_err());
+    assert_eq!(bed.all(), before);
+    assert_eq!(bed.reopen().all(), before);
+}
+
+#[test]
+fn s6_the_address_of_a_service_stays() {
+    let mut bed = Bed::applied(&service("web", "10.96.0.1"));
+    let refused = "service/web: spec.clusterIP: 10.96.0.2: may not change: it is 10.96.0.1";
+    assert_eq!(bed.apply(&service("web", "10.96.0.2")), [refused]);
+    assert_eq!(bed.apply(&service("web", "010.96.000.001").replace("80", "81")), ["service/web configured"]);
+    let external =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: ExternalName, externalName: a.b}\n";
+    assert_eq!(bed.apply(external), ["service/web configured"]);
+    assert_eq!(bed.apply(&service("web", "10.96.0.2")), ["service/web configured"]);
+}
+
+#[test]
+fn m4_a_pod_of_the_host_network_has_the_address_of_its_node_as_it_is_now() {
+    let host = pod("a", "x").replace("nodeName", "hostNetwork: true, nodeName").replace("podIPs: [{ip: \"x\"}], ", "");
+    let mut bed = Bed::applied(&host);
+    let address = |bed: &Bed| {
+        let pods = &bed.cluster.store.objects().pods;
+        pods.values().next().unwrap().addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>()
+    };
+    assert!(address(&bed).is_empty());
+    bed.apply(&node("n1", "192.168.0.1", "10.1.0.0/24"));
+    assert_eq!(address(&bed), ["192.168.0.1"]);
+    bed.apply(&node("n1", "192.168.0.2", "10.1.0.0/24"));
+    assert_eq!(address(&bed), ["192.168.0.2"]);
+    bed.delete("node", "n1");
+    assert!(address(&bed).is_empty());
+}
+
+#[test]
+fn a_slice_of_no_service_is_kept_and_unknown_kinds_are_named() {
+    let mut bed = Bed::new();
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+                 metadata: {name: a, labels: {kubernetes.io/service-name: nobody}}\n\
+                 endpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 80}]\n";
+    assert_eq!(bed.apply(slice), ["endpointslice.discovery.k8s.io/a created"]);
+    let table = "NAMESPACE  NAME  ADDRESSTYPE  PORTS  ENDPOINTS  MANAGED-BY  SERVICE\n\
+                 default    a     IPv4         80     10.0.0.1   <none>      nobody\n";
+    assert_eq!(bed.get("eps"), table);
+    let line = "ingress/x skipped (networking.k8s.io/v1 Ingress is nothing to a switch)";
+    assert_eq!(bed.apply("apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: x}\n"), [line]);
+}
