@@ -15,7 +15,8 @@ use api::state::{
     Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
 };
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Neighbor, Port, PortId, Router, Station, StationKey, Transaction,
+    AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, Station, StationKey,
+    Transaction,
 };
 use control::{Refusal, Switch as Control};
 use parking_lot::Mutex;
@@ -47,6 +48,7 @@ const LET_GO: Duration = Duration::from_secs(1);
 const CAPTURES: usize = 16;
 
 mod check;
+mod probe;
 
 /// How a switch is made.
 #[derive(Clone, Debug)]
@@ -85,6 +87,8 @@ pub struct Switch {
     ports: BTreeMap<PortId, OpenPort>,
     stations: BTreeMap<StationKey, Station>,
     routers: BTreeMap<BridgeId, Router>,
+    /// Ethernet addresses of endpoints.
+    endpoints: BTreeMap<AddressKey, MacAddr>,
     /// Static neighbours.
     neighbors: BTreeMap<AddressKey, Neighbor>,
     /// What the node's kernel knows of us.
@@ -172,6 +176,7 @@ impl Switch {
             ports: BTreeMap::new(),
             stations: BTreeMap::new(),
             routers: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
             neighbors: BTreeMap::new(),
             node: Arc::default(),
             upkeep: None,
@@ -337,6 +342,11 @@ impl Switch {
                     (Some(router), None) => _ = self.routers.remove(&router.bridge),
                     (None, None) => {}
                 },
+                Change::Endpoint(delta) => match (&delta.old, &delta.new) {
+                    (_, Some(endpoint)) => _ = self.endpoints.insert(endpoint.key, endpoint.mac),
+                    (Some(endpoint), None) => _ = self.endpoints.remove(&endpoint.key),
+                    (None, None) => {}
+                },
                 Change::Neighbor(delta) => match (&delta.old, &delta.new) {
                     (_, Some(neighbor)) => _ = self.neighbors.insert(neighbor.key, *neighbor),
                     (Some(neighbor), None) => _ = self.neighbors.remove(&neighbor.key),
@@ -345,6 +355,15 @@ impl Switch {
                 _ => {}
             }
         }
+    }
+
+    /// The Ethernet address that whoever sends a probe would send it to: of an endpoint on its own link, else the router's.
+    fn next_hop(&self, probe: &Probe) -> Option<MacAddr> {
+        let bridge = self.ports.get(&probe.port)?.spec.bridge;
+        let router = self.routers.get(&bridge)?;
+        let on_link = router.gateways.iter().any(|link| link.contains(&probe.src) && link.contains(&probe.dst));
+        let neighbor = self.endpoints.get(&AddressKey { bridge, address: probe.dst }).filter(|_| on_link);
+        Some(neighbor.copied().unwrap_or(router.mac))
     }
 
     /// Tell devices of the routers of their bridges.
@@ -607,8 +626,17 @@ impl Control for Switch {
         learned.into_iter().filter(|row| !self.neighbors.contains_key(&row.key)).chain(stated).collect()
     }
 
-    fn trace(&self, _probe: &Probe) -> Traced {
-        Traced::default()
+    fn trace(&self, probe: &Probe) -> Traced {
+        let to = probe.eth_dst.or_else(|| self.next_hop(probe)).unwrap_or(MacAddr::BROADCAST);
+        let Some(octets) = probe::frame_of(probe, to) else {
+            return Traced {
+                verdict: "drop".to_owned(),
+                reason: format!("{} and {} are not of one IP version", probe.src, probe.dst),
+                ..Traced::default()
+            };
+        };
+        let program = &self.publisher.current().program;
+        pipeline::resolve::trace::trace(program, &self.live, probe.port, &octets, clock::now())
     }
 
     fn tick(&mut self) {

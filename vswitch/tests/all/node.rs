@@ -293,6 +293,36 @@ fn pods_and_the_node_reach_a_service() {
 }
 
 #[test]
+fn a_trace_tells_what_a_packet_would_meet_and_sends_nothing() {
+    on_a_node("a_trace_tells_what_a_packet_would_meet_and_sends_nothing", |hosts, switch| {
+        let macs: BTreeMap<PortId, MacAddr> =
+            switch.ports().into_iter().filter_map(|state| Some((state.id, state.mac?))).collect();
+        for family in 0..2 {
+            let probe = |dst: &str| api::state::Probe {
+                port: PODS[0],
+                eth_src: macs[&PODS[0]],
+                eth_dst: None,
+                src: POD[family][0].parse().unwrap(),
+                dst: dst.parse().unwrap(),
+                proto: 6,
+                sport: 40000,
+                dport: 80,
+            };
+            let listener = hosts.pods[1].run(|| TcpListener::bind((POD[family][1], 8080)).unwrap());
+            listener.set_nonblocking(true).unwrap();
+            let served = switch.trace(&probe(VIP[family]));
+            assert_eq!((served.verdict.as_str(), &served.outputs[..]), ("allow", &PODS[1..]), "{served:?}");
+            assert!(served.decided_by.contains("default/web"), "{served:?}");
+            let near = switch.trace(&probe(POD[family][1]));
+            assert_eq!((near.verdict.as_str(), &near.outputs[..]), ("allow", &PODS[1..]), "{near:?}");
+            let nobody = switch.trace(&probe(NOBODY[family]));
+            assert_ne!(nobody.verdict, "allow", "{nobody:?}");
+            assert!(listener.accept().is_err() && switch.connections().is_empty());
+        }
+    });
+}
+
+#[test]
 fn u1_a_udp_flow_ends_when_its_backend_goes_and_a_tcp_connection_does_not() {
     on_a_node("u1_a_udp_flow_ends_when_its_backend_goes_and_a_tcp_connection_does_not", |hosts, switch| {
         let Hosts { pods, .. } = hosts;
