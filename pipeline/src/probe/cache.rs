@@ -470,7 +470,7 @@ impl<const N: usize> FlowCache<N> {
             packets: 0,
             _pad: 0,
         };
-        let (connection, direction) = decision.connection.unwrap_or((Name::default(), Direction::Original));
+        let (connection, direction) = decision.connection.unwrap_or_else(|| (Name::default(), Direction::Original));
         *cold = Cold {
             cells: decision.deps.cells(),
             used: second,
