@@ -35,7 +35,7 @@ use crate::cleanup::Doomed;
 use crate::keeper::Keeper;
 use crate::node::Node;
 use crate::pool;
-use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, RxQueue};
+use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, RxQueue, stack};
 use crate::publish::{Publisher, Reader, channel};
 use crate::stats::Totals;
 use crate::sys::affinity;
@@ -211,7 +211,9 @@ impl Switch {
             return Err(refuse(format!("a switch has at most {} ports", PortId::LIMIT - 1)));
         }
         let Some(def) = PORT_TYPES.iter().find(|def| def.name == spec.kind) else {
-            let known: Vec<_> = PORT_TYPES.iter().map(|def| def.name).collect();
+            // Nobody can add the switch's own.
+            let known = PORT_TYPES.iter().map(|def| def.name).filter(|&name| name != stack::PORT.name);
+            let known: Vec<_> = known.collect();
             return Err(refuse(format!("type={}: no such kind of port; there are {}", spec.kind, known.join(", "))));
         };
         if let Some(option) = spec.options.keys().find(|key| !def.options.iter().any(|(name, _)| name == key)) {

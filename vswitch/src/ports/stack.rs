@@ -95,7 +95,7 @@ struct Stack {
 impl Device for Stack {
     fn tx(&self, batch: &mut TxBatch, _stash: &mut Stash) -> Tx {
         let Some(mut ring) = self.egress.try_lock() else { return Tx::Full };
-        let now = clock::now();
+        let (now, before) = (clock::now(), batch.len());
         let result = loop {
             let Some(from) = batch.source() else { break Tx::Done };
             // A place first: what has to wait for one is not charged twice.
@@ -111,7 +111,9 @@ impl Device for Stack {
             }
         };
         drop(ring);
-        self.shared.bell.ring();
+        if batch.len() != before {
+            self.shared.bell.ring();
+        }
         result
     }
 

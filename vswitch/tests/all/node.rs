@@ -206,7 +206,7 @@ fn ping(address: &str, patience: Duration) -> Option<()> {
 /// Listens in one namespace, is spoken to by name from another: what the listener saw of the speaker.
 fn spoken(to: &Namespace, listen: &str, from: &Namespace, call: SocketAddr) -> Option<IpAddr> {
     let listener = to.run(|| TcpListener::bind((listen, 8080)).unwrap());
-    let heard = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let heard = scope.spawn(|| {
             listener.set_nonblocking(true).unwrap();
             let end = Instant::now() + PATIENCE;
@@ -230,8 +230,7 @@ fn spoken(to: &Namespace, listen: &str, from: &Namespace, call: SocketAddr) -> O
         let heard = heard.join().unwrap();
         assert_eq!(said.is_some(), heard.is_some());
         heard
-    });
-    heard
+    })
 }
 
 /// Run `work` on a node with its router, with one worker and with two.
@@ -259,6 +258,32 @@ fn gateways_and_service_addresses_answer_ping_and_unknown_ones_do_not() {
                 assert!(from.run(|| ping(NOBODY[family], SILENCE)).is_none(), "{}", NOBODY[family]);
             }
         }
+    });
+}
+
+#[test]
+fn a_pod_that_asks_the_stack_too_much_loses_the_excess_by_name_and_its_neighbour_nothing() {
+    on_a_node("a_pod_that_asks_the_stack_too_much_loses_the_excess_by_name", |hosts, switch| {
+        let dropped = |switch: &Switch, port: PortId| {
+            let row = |row: &api::state::DropState| row.port == port && row.reason == "reply-limit";
+            switch.drops().into_iter().find(row).map_or(0, |row| row.packets)
+        };
+        hosts.pods[0].run(|| {
+            ping(GATEWAY[0], PATIENCE).unwrap();
+            let ping = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, Some(ipproto::ICMP)).unwrap();
+            let socket = UdpSocket::from(ping);
+            for _ in 0..2000 {
+                // A full socket buffer is no matter.
+                let _ = socket.send_to(&[8, 0, 0, 0, 0, 0, 0, 1], (GATEWAY[0], 0));
+            }
+        });
+        let end = Instant::now() + PATIENCE;
+        while dropped(switch, PODS[0]) == 0 {
+            assert!(Instant::now() < end, "nothing was dropped: {:?}", switch.drops());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(hosts.pods[1].run(|| ping(GATEWAY[0], PATIENCE)).is_some());
+        assert_eq!(dropped(switch, PODS[1]), 0);
     });
 }
 
