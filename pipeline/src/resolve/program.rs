@@ -15,7 +15,7 @@ use crate::resolve::walk::Walk;
 /// Stages that a walk visits at most.
 const STEPS: usize = 64;
 /// The question on which every decision for frames of a port depends.
-const INGRESS: TableName = TableName::new("ingress");
+const INGRESS: TableName = TableName::new("port");
 
 /// What the fast path must know of an ingress port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,8 @@ pub struct Resident {
     pub mac: MacAddr,
     /// What it is; `None` for a neighbour that an operator stated.
     pub kind: Option<EndpointKind>,
+    /// Who it is ([`api::Endpoint::identity`]); 0 for a neighbour that an operator stated.
+    pub identity: u64,
     /// What people call it.
     pub name: Arc<str>,
 }
@@ -64,6 +66,7 @@ impl Topology {
                         port: endpoint.port,
                         mac: endpoint.mac,
                         kind: Some(endpoint.kind),
+                        identity: endpoint.identity,
                         name: endpoint.name.as_str().into(),
                     };
                     if let Some(endpoint) = delta.new.as_ref().or(delta.old.as_ref()) {
@@ -75,6 +78,7 @@ impl Topology {
                         port: neighbor.port,
                         mac: neighbor.mac,
                         kind: None,
+                        identity: 0,
                         name: "static neighbor".into(),
                     };
                     if let Some(neighbor) = delta.new.as_ref().or(delta.old.as_ref()) {
@@ -94,6 +98,11 @@ impl Topology {
     /// The endpoint of an address.
     pub fn endpoint(&self, key: AddressKey, asked: &mut Asked<'_>) -> Option<&Resident> {
         self.endpoints.get(key, asked)
+    }
+
+    /// Identities of the endpoints at the two ends of a connection; 0 where there is none.
+    pub fn owners(&self, bridge: BridgeId, ends: [IpAddr; 2], asked: &mut Asked<'_>) -> [u64; 2] {
+        ends.map(|address| self.endpoint(AddressKey { bridge, address }, asked).map_or(0, |resident| resident.identity))
     }
 
     /// Who has an address for certain: an endpoint, or else a static neighbour.

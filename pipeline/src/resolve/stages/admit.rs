@@ -38,7 +38,7 @@ struct Admit {
 
 impl Admit {
     fn new() -> Self {
-        Self { ports: Exact::new("admit"), routers: Exact::new("router") }
+        Self { ports: Exact::new("port"), routers: Exact::new("router") }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::live::connections::Plan;
 use crate::parse::proto;
 use crate::probe::cells::Touched;
 use crate::resolve::stage::{Next, Stage, StageDef};
-use crate::resolve::stages::connection::Owners;
+use crate::resolve::topology::Topology;
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::{Effect, Walk};
 
@@ -23,12 +23,12 @@ pub const STAGE: StageDef = StageDef {
     name: "commit",
     help: "remember the connection, both directions",
     first_packet: false,
-    build: || Box::new(Commit { owners: Owners::new("commit endpoint") }),
+    build: || Box::<Commit>::default(),
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Commit {
-    owners: Owners,
+    topology: Topology,
 }
 
 impl Stage for Commit {
@@ -37,7 +37,7 @@ impl Stage for Commit {
     }
 
     fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        self.owners.apply(changes, touched);
+        self.topology.apply(changes, touched);
     }
 
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {
@@ -58,7 +58,7 @@ impl Stage for Commit {
             // Another SYN walks: by then the connection may be over, and opened anew.
             walk.guard_flags(guard::SYN);
         }
-        walk.identities = self.owners.of(walk.bridge, [original.src, now.dst], &mut walk.asked);
+        walk.identities = self.topology.owners(walk.bridge, [original.src, now.dst], &mut walk.asked);
         walk.effects.push(Effect::Commit(Plan {
             original,
             dst: (now.dst, now.dport),

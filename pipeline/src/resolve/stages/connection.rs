@@ -14,57 +14,30 @@
 //! A connection belongs to who had its addresses when it was made. If one of them has another owner now, the connection
 //! is dead and the frame a first one (FASTPATH 3).
 
-use std::net::IpAddr;
-
-use api::{AddressKey, BridgeId, Change};
+use api::Change;
 
 use crate::burst::guard;
 use crate::key::KeyMask;
 use crate::live::connections::{Direction, Found, Tuple};
 use crate::parse::proto;
-use crate::probe::cells::{Asked, Touched};
+use crate::probe::cells::Touched;
 use crate::resolve::stage::{Next, Stage, StageDef};
+use crate::resolve::topology::Topology;
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::{Effect, Walk};
 use crate::rewrite::related::{self, Related};
-use crate::tables::Exact;
 
 /// The stage.
 pub const STAGE: StageDef = StageDef {
     name: "connection",
     help: "known connection? its verdict and translation stand",
     first_packet: false,
-    build: || Box::new(Tracking { owners: Owners::new("connection endpoint") }),
+    build: || Box::<Tracking>::default(),
 };
 
-/// Who has an address: identities of endpoints.
-#[derive(Clone, Debug)]
-pub(super) struct Owners(Exact<AddressKey, u64>);
-
-impl Owners {
-    pub(super) fn new(name: &'static str) -> Self {
-        Self(Exact::new(name))
-    }
-
-    pub(super) fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        for change in changes {
-            if let Change::Endpoint(delta) = change
-                && let Some(key) = delta.new.as_ref().or(delta.old.as_ref()).map(|endpoint| endpoint.key)
-            {
-                self.0.set(key, delta.new.as_ref().map(|endpoint| endpoint.identity), touched);
-            }
-        }
-    }
-
-    /// The owners of the two ends of a connection; 0 where there is no endpoint.
-    pub(super) fn of(&self, bridge: BridgeId, ends: [IpAddr; 2], asked: &mut Asked<'_>) -> [u64; 2] {
-        ends.map(|address| self.0.get(AddressKey { bridge, address }, asked).copied().unwrap_or(0))
-    }
-}
-
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Tracking {
-    owners: Owners,
+    topology: Topology,
 }
 
 /// What the other side of the connection sees of a packet that goes this way.
@@ -81,7 +54,7 @@ impl Tracking {
         let found = walk.live.connections.find(tuple, &mut walk.asked)?;
         // Whoever was opened to, its answers come from it: that is no service's address.
         let ends = [found.original.src, found.reply.src];
-        if self.owners.of(walk.bridge, ends, &mut walk.asked) != found.identities {
+        if self.topology.owners(walk.bridge, ends, &mut walk.asked) != found.identities {
             walk.say(|| "an address of its connection has another owner now".to_owned());
             walk.effects.push(Effect::Kill(found.name));
             walk.transient = true;
@@ -138,7 +111,7 @@ impl Stage for Tracking {
     }
 
     fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        self.owners.apply(changes, touched);
+        self.topology.apply(changes, touched);
     }
 
     fn mask(&self, _port: api::PortId, routed: bool) -> KeyMask {
@@ -159,6 +132,8 @@ impl Stage for Tracking {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::live::connections::{Committed, Event, Plan, Source};
     use crate::probe::cells::Deps;

@@ -18,7 +18,7 @@ pub const STAGE: StageDef = StageDef {
     name: "deliver",
     help: "does each way out exist, and does the frame fit?",
     first_packet: false,
-    build: || Box::new(Deliver { mtus: Exact::new("deliver") }),
+    build: || Box::new(Deliver { mtus: Exact::new("port") }),
 };
 
 #[derive(Clone, Debug)]

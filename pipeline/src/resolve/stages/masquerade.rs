@@ -26,24 +26,24 @@ use crate::key::KeyMask;
 use crate::live::connections::Source;
 use crate::probe::cells::Touched;
 use crate::resolve::stage::{Next, Stage, StageDef};
+use crate::resolve::topology::Topology;
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::Walk;
-use crate::tables::Exact;
 
 /// The stage.
 pub const STAGE: StageDef = StageDef {
     name: "masquerade",
     help: "leaving the cluster, hairpin: a source address and port from the pool",
     first_packet: true,
-    build: || Box::new(Masquerade::new()),
+    build: || Box::<Masquerade>::default(),
 };
 
 /// Source ports of a hairpin: the gateway has no other use for them, and below 1024 a source means something to old services.
 const HAIRPIN_PORTS: (u16, u16) = (1024, 65535);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Masquerade {
-    endpoints: Exact<AddressKey, EndpointKind>,
+    topology: Topology,
 }
 
 /// Why a source is not to be seen on the other side.
@@ -55,12 +55,8 @@ enum Why {
 }
 
 impl Masquerade {
-    fn new() -> Self {
-        Self { endpoints: Exact::new("masquerade endpoint") }
-    }
-
     fn kind(&self, walk: &mut Walk<'_>, address: IpAddr) -> Option<EndpointKind> {
-        self.endpoints.get(AddressKey { bridge: walk.bridge, address }, &mut walk.asked).copied()
+        self.topology.endpoint(AddressKey { bridge: walk.bridge, address }, &mut walk.asked)?.kind
     }
 
     /// A pod's address leaves by the uplink.
@@ -127,13 +123,7 @@ impl Stage for Masquerade {
     }
 
     fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        for change in changes {
-            if let Change::Endpoint(delta) = change
-                && let Some(key) = delta.new.as_ref().or(delta.old.as_ref()).map(|endpoint| endpoint.key)
-            {
-                self.endpoints.set(key, delta.new.as_ref().map(|endpoint| endpoint.kind), touched);
-            }
-        }
+        self.topology.apply(changes, touched);
     }
 
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {

@@ -82,7 +82,7 @@ impl Routing {
         Self {
             topology: Topology::default(),
             routes: Prefixes::new("route region", "route wide"),
-            exits: Exact::new("route port"),
+            exits: Exact::new("port"),
         }
     }
 }
