@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `frames` | rx | the frame; taken out by tx |
 //! | `layers` | parse | where the headers are, and the guard word |
-//! | `keys`, `wide`, `hashes` | parse | the masked key: its first four words, all words if the class is larger, its hash |
+//! | `keys`, `long`, `wide`, `hashes` | parse | the masked key: its first four words, the first eight or all if the class is larger, its hash |
 //! | `narrow` | parse | which lanes of a burst of class V6 have a key of class V4 |
 //! | `verdicts` | parse (malformed), probe (hit), resolve (miss) | what becomes of the frame |
 //! | `vlans` | probe, resolve | what to do to the outer tag |
@@ -125,8 +125,11 @@ pub struct Burst {
     pub layers: [Layers; LANES],
     /// The first four words of their masked keys.
     pub keys: [[u64; 4]; LANES],
-    /// All words of their masked keys; written and read only for classes beyond [`Class::V4`], and not for narrow lanes.
+    /// All words of their masked keys; written and read only for lanes of [`Class::Wide`].
     pub wide: Box<[FlowKey; LANES]>,
+    /// The first eight words of their masked keys, for lanes of [`Class::V6`]. Side by side: in `wide` they would all fall into
+    /// a quarter of the first cache.
+    pub long: Box<[[u64; 8]; LANES]>,
     /// Class of all the keys: that of the port's mask.
     pub class: Class,
     /// In a burst of class V6, a bit for each lane: the words beyond class V4 are all zero, as they are in frames that
@@ -157,6 +160,7 @@ impl Burst {
             layers: [Layers::default(); LANES],
             keys: [[0; 4]; LANES],
             wide: Box::new([FlowKey::EMPTY; LANES]),
+            long: Box::new([[0; 8]; LANES]),
             class: Class::V4,
             narrow: [0; 4],
             hashes: [0; LANES],

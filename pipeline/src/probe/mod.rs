@@ -57,7 +57,11 @@ pub(crate) enum Answer {
 /// The masked key of a lane.
 #[inline]
 pub(crate) fn key<const N: usize>(burst: &Burst, lane: usize) -> Option<&[u64; N]> {
-    if N == 4 { burst.keys.get(lane)?.first_chunk() } else { burst.wide.get(lane)?.words.first_chunk() }
+    match N {
+        4 => burst.keys.get(lane)?.first_chunk(),
+        8 => burst.long.get(lane)?.first_chunk(),
+        _ => burst.wide.get(lane)?.words.first_chunk(),
+    }
 }
 
 /// Ask one entry, and count the frame if it answers.
@@ -112,11 +116,13 @@ pub fn probe<const N: usize>(
         }
     }
     let mut tally = Tally::default();
-    let Burst { keys, wide, hashes, frames, layers, verdicts, vlans, edits, closing, .. } = burst;
+    let Burst { keys, long, wide, hashes, frames, layers, verdicts, vlans, edits, closing, .. } = burst;
     closing.clear();
     for lane in lanes.each() {
         let key = if N == Class::V4.words() {
             keys.get(lane).and_then(|key| key.first_chunk())
+        } else if N == Class::V6.words() {
+            long.get(lane).and_then(|key| key.first_chunk())
         } else {
             wide.get(lane).and_then(|key| key.words.first_chunk())
         };
