@@ -10,7 +10,7 @@
 //! | `narrow` | parse | which lanes of a burst of class V6 have a key of class V4 |
 //! | `verdicts` | parse (malformed), probe (hit), resolve (miss) | what becomes of the frame |
 //! | `vlans` | probe, resolve | what to do to the outer tag |
-//! | `edits` | probe | the cache entry whose edits a hit takes; done before a miss can evict it |
+//! | `edited`, `edits` | probe | the cache entry whose edits a hit takes; done before a miss can evict it |
 //! | `extra` | resolve | frames that were made, or had waited, and leave behind this burst |
 
 use api::PortId;
@@ -95,9 +95,6 @@ pub struct Extra {
     pub from: PortId,
 }
 
-/// An entry number that no entry has.
-pub const NO_EDITS: u32 = u32::MAX;
-
 /// What is done to the outermost 802.1Q tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum VlanEdit {
@@ -142,7 +139,9 @@ pub struct Burst {
     pub verdicts: [Verdict; LANES],
     /// What is done to their tags.
     pub vlans: [VlanEdit; LANES],
-    /// Number of the cache entry whose edits a hit takes, or [`NO_EDITS`]. Meaningless for lanes that were no hits.
+    /// Lanes whose headers change as the cache entry that they hit has it.
+    pub edited: Only,
+    /// Number of that entry; says nothing for lanes that are not [`Self::edited`].
     pub edits: [u32; LANES],
     /// Lanes of hits that end, or may end, a connection, with the entry that they hit.
     pub closing: Vec<(u16, u32)>,
@@ -166,7 +165,8 @@ impl Burst {
             hashes: [0; LANES],
             verdicts: [Verdict::Pending; LANES],
             vlans: [VlanEdit::Keep; LANES],
-            edits: [NO_EDITS; LANES],
+            edited: Only::NONE,
+            edits: [0; LANES],
             closing: Vec::with_capacity(LANES),
             extra: Vec::new(),
         })

@@ -556,7 +556,8 @@ impl Resolver {
     ) -> Option<bool> {
         let (layers, frame) = (burst.layers.get(lane)?, burst.frames.get(lane)?.as_ref()?);
         let (verdict, vlan) = (*burst.verdicts.get(lane)?, *burst.vlans.get(lane)?);
-        let edits = cache.edits(*burst.edits.get(lane)?).copied().unwrap_or_default();
+        let edited = if burst.edited.has(lane) { burst.edits.get(lane) } else { None };
+        let edits = edited.and_then(|entry| cache.edits(*entry)).copied().unwrap_or_default();
         let key: FlowKey = parse::key(burst.in_port, frame.head(), layers).masked(&ingress.mask);
         let mut walk = Walk::new(key, *layers, frame.head(), turn.live, turn.now);
         let next = turn.program.decide(&mut walk);
