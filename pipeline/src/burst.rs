@@ -265,6 +265,19 @@ impl Only {
         Self(self.0.map(|word| !word))
     }
 
+    /// The lane is one of them.
+    pub fn has(self, lane: usize) -> bool {
+        self.0.get(lane / 64).is_some_and(|word| word >> (lane % 64) & 1 == 1)
+    }
+
+    /// Add those of 64 lanes that are marked, lane `word * 64` at the lowest bit.
+    #[inline]
+    pub fn add(&mut self, word: usize, marks: u64) {
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= marks;
+        }
+    }
+
     /// Add a lane, or add none.
     #[inline(always)]
     pub fn mark(&mut self, lane: usize, add: bool) {
