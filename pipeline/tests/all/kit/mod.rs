@@ -414,7 +414,6 @@ impl Bench {
                 }
             }
         }
-        self.assert_all_frames_are_there();
     }
 
     /// As [`Self::pass`], without a sweep: nobody had time for one. Connections do not expire: that no worker keeps one in
