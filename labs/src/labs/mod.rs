@@ -3,10 +3,11 @@
 use crate::claim::Report;
 
 pub mod in_memory;
+pub mod node;
 pub mod two_pods;
 
 /// All labs, in the order in which `all` runs them.
-pub const LABS: &[&LabDef] = &[&two_pods::LAB, &in_memory::LAB];
+pub const LABS: &[&LabDef] = &[&two_pods::LAB, &node::LAB, &in_memory::LAB];
 
 /// Other names of labs. `k1` is the lab that a first run shows.
 pub const ALIASES: &[(&str, &str)] = &[("k1", "two-pods")];
