@@ -7,6 +7,7 @@
 pub mod claim;
 pub mod daemon;
 pub mod greeter;
+pub mod hop;
 pub mod host;
 pub mod labs;
 pub mod linux;

@@ -27,7 +27,7 @@ pub(super) const FAMILIES: [Ip; 2] = [Ip::V4, Ip::V6];
 
 /// An address of each version.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dual(&'static str, &'static str);
+pub(super) struct Dual(pub(super) &'static str, pub(super) &'static str);
 
 impl Dual {
     pub(super) fn of(self, ip: Ip) -> IpAddr {
@@ -117,14 +117,19 @@ pub(super) const PORT: u16 = 80;
 pub(super) const BULK: u16 = 5001;
 
 /// All pods.
-pub(super) const WEB: Service = Service { name: "web", address: Dual("10.96.0.10", "fd00:96::10"), selector: "app: web" };
+pub(super) const WEB: Service =
+    Service { name: "web", address: Dual("10.96.0.10", "fd00:96::10"), selector: "app: web" };
 /// One pod, by two names.
-pub(super) const ONLY_B: Service = Service { name: "only-b", address: Dual("10.96.0.11", "fd00:96::11"), selector: "pod: b" };
-pub(super) const ALSO_B: Service = Service { name: "also-b", address: Dual("10.96.0.12", "fd00:96::12"), selector: "pod: b" };
+pub(super) const ONLY_B: Service =
+    Service { name: "only-b", address: Dual("10.96.0.11", "fd00:96::11"), selector: "pod: b" };
+pub(super) const ALSO_B: Service =
+    Service { name: "also-b", address: Dual("10.96.0.12", "fd00:96::12"), selector: "pod: b" };
 /// Nobody.
-pub(super) const EMPTY: Service = Service { name: "empty", address: Dual("10.96.0.13", "fd00:96::13"), selector: "app: none" };
+pub(super) const EMPTY: Service =
+    Service { name: "empty", address: Dual("10.96.0.13", "fd00:96::13"), selector: "app: none" };
 /// The pod of the host's network.
-pub(super) const AGENT: Service = Service { name: "agent", address: Dual("10.96.0.14", "fd00:96::14"), selector: "app: agent" };
+pub(super) const AGENT: Service =
+    Service { name: "agent", address: Dual("10.96.0.14", "fd00:96::14"), selector: "app: agent" };
 
 const SERVICES: [Service; 5] = [WEB, ONLY_B, ALSO_B, EMPTY, AGENT];
 
@@ -227,6 +232,11 @@ impl Cluster {
         self.daemon.apply(&all).context("the cluster's objects")
     }
 
+    /// All of it that has a network.
+    pub(super) fn hosts(&self) -> [&Host; 5] {
+        [&self.node, &self.a.host, &self.b.host, &self.c.host, &self.outside]
+    }
+
     /// Do something while this service is deleted.
     pub(super) fn without<T>(&self, service: Service, probe: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.daemon.vsctl(&format!("delete service {}", service.name))?;
@@ -257,4 +267,18 @@ fn node_manifests() -> String {
          status: {{phase: Running, podIP: \"{v4}\", podIPs: [{{ip: \"{v4}\"}}, {{ip: \"{v6}\"}}], \
          conditions: [{{type: Ready, status: \"True\"}}]}}\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_the_lab_has_both_versions() {
+        let services = SERVICES.map(|service| service.address);
+        for address in [GATEWAY, NODE, BEYOND, INTERNET, NO_POD, NO_NODE, NO_SERVICE].into_iter().chain(services) {
+            assert_eq!(FAMILIES.map(|ip| address.of(ip).is_ipv4()), [true, false], "{address:?}");
+            assert!(!address.of(Ip::V4).is_unspecified(), "{address:?}");
+        }
+    }
 }
