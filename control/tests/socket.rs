@@ -17,6 +17,8 @@ use control::fake::FakeSwitch;
 use control::{Control, Options, Stopper};
 use serde_json::{Value, json};
 
+mod directory;
+
 /// A daemon without packets, on a thread; stopping it gives its switch back.
 struct Daemon {
     directory: PathBuf,
