@@ -6,7 +6,6 @@
 
 use super::{LabDef, Needs, Options, linger};
 use crate::claim::Report;
-use crate::host::Host;
 
 mod cluster;
 mod kernel;
@@ -63,9 +62,6 @@ const DRAWING: &str = "
 
 fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     report.say(DRAWING);
-    // Its addresses are in the kernel's tables.
-    Host::of_daemon("node").loopback(&[])?;
-    let nothing = kernel::Snapshot::take()?;
     let mut cluster = Cluster::build(options)?;
     let bare = kernel::Snapshot::take()?;
     cluster.apply()?;
@@ -83,5 +79,5 @@ fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
         linger(&cluster.daemon, &cluster.hosts());
     }
     cluster.daemon.stop()?;
-    kernel::withdrawn(report, &nothing)
+    kernel::withdrawn(report, &bare)
 }
