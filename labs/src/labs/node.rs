@@ -44,6 +44,7 @@ pub const LAB: LabDef = LabDef {
         services::BULK,
         services::TWINS,
         services::TRACE,
+        services::RESTART,
         kernel::UNTOUCHED,
         kernel::WITHDRAWN,
     ],
@@ -74,6 +75,9 @@ fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     services::nobody(report, &cluster)?;
     services::throughput(report, &cluster)?;
     kernel::untouched(report, &bare)?;
+    // Its counters go with the data plane.
+    cluster.daemon.check_cache()?;
+    services::restart(report, &mut cluster)?;
     cluster.daemon.check_cache()?;
     if options.keep {
         linger(&cluster.daemon, &cluster.hosts());
