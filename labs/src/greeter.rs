@@ -34,6 +34,12 @@ pub enum Over {
     Udp,
 }
 
+impl std::fmt::Display for Over {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Self::Tcp { "TCP" } else { "UDP" })
+    }
+}
+
 /// Both transports.
 pub const BOTH: [Over; 2] = [Over::Tcp, Over::Udp];
 
@@ -86,7 +92,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// The server, at a port of all addresses of its host. It ends when it is dropped.
+/// The server. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Greeter {
     stop: Arc<AtomicBool>,
@@ -94,16 +100,25 @@ pub struct Greeter {
 }
 
 impl Greeter {
-    /// Answer TCP and UDP at `port`, over both versions of IP.
+    /// Answer TCP and UDP at `port` of all addresses of the host.
     ///
     /// # Errors
     /// When the port is taken.
     pub fn start(host: &Host, port: u16) -> anyhow::Result<Self> {
+        Self::at(host, &[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)], port)
+    }
+
+    /// Answer TCP and UDP at `port` of these addresses: where a host has several, its answer to a datagram need not come
+    /// from the one that was asked.
+    ///
+    /// # Errors
+    /// When the port is taken, or the host has not the address.
+    pub fn at(host: &Host, addresses: &[IpAddr], port: u16) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let name = host.name();
         let mut threads = Vec::new();
-        for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-            let at = SocketAddr::new(any, port);
+        for address in addresses {
+            let at = SocketAddr::new(*address, port);
             let (udp, tcp) = (open(host, at, SocketType::DGRAM)?, open(host, at, SocketType::STREAM)?);
             rustix::net::listen(&tcp, 128).with_context(|| format!("host {name}: listen at {at}"))?;
             let (udp, tcp) = (UdpSocket::from(udp), TcpListener::from(tcp));
@@ -237,10 +252,14 @@ impl Line {
 /// # Errors
 /// When the host's socket fails; refusal and silence are an outcome.
 pub fn ask(from: &Host, over: Over, to: SocketAddr) -> anyhow::Result<Outcome> {
-    match Line::open(from, over, 0, to)? {
-        Ok(mut line) => line.ask(),
-        Err(outcome) => Ok(outcome),
-    }
+    let outcome = match Line::open(from, over, 0, to)? {
+        Ok(mut line) => line.ask()?,
+        Err(outcome) => outcome,
+    };
+    Ok(match outcome {
+        Outcome::Silence(text) => Outcome::Silence(format!("{over} {to}: {text}")),
+        heard => heard,
+    })
 }
 
 fn read(answer: &[u8]) -> anyhow::Result<Outcome> {

@@ -32,6 +32,15 @@ enum Place {
     Here(PathBuf),
 }
 
+/// Counters of an interface. A frame is what the kernel was given at once, cut or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// How many frames.
+    pub frames: u64,
+    /// All octets of them.
+    pub octets: u64,
+}
+
 impl Host {
     /// A host without any interface.
     ///
@@ -113,6 +122,20 @@ impl Host {
     pub fn interface(&self, ifname: &str) -> anyhow::Result<Link> {
         let link = self.inside(|| Netlink::open()?.link(ifname))?;
         link.with_context(|| format!("host {}: no interface {ifname}", self.name))
+    }
+
+    /// What the kernel has received by an interface of the host.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn received(&self, ifname: &str) -> anyhow::Result<Received> {
+        let table = self.inside(|| std::fs::read_to_string("/proc/thread-self/net/dev"))?;
+        let row = table.lines().find_map(|line| line.trim_start().strip_prefix(ifname)?.strip_prefix(':'));
+        let mut numbers = row.into_iter().flat_map(str::split_whitespace).map_while(|word| word.parse().ok());
+        match (numbers.next(), numbers.next()) {
+            (Some(octets), Some(frames)) => Ok(Received { frames, octets }),
+            _ => anyhow::bail!("host {}: no counters of {ifname}", self.name),
+        }
     }
 
     /// A UDP socket.

@@ -86,32 +86,28 @@ impl Echo {
 /// # Errors
 /// When the hosts' sockets fail; silence is no error.
 pub fn ping(from: &Host, to: &Host, address: IpAddr) -> anyhow::Result<Probe> {
+    seen_by(from, to, address, None)
+}
+
+/// As [`ping`], where source and id are translated on the way: `to` is to receive the requests from `seen`.
+///
+/// # Errors
+/// As [`ping`].
+pub fn ping_translated(from: &Host, to: &Host, address: IpAddr, seen: IpAddr) -> anyhow::Result<Probe> {
+    seen_by(from, to, address, Some(seen))
+}
+
+fn seen_by(from: &Host, to: &Host, address: IpAddr, seen: Option<IpAddr>) -> anyhow::Result<Probe> {
     let v6 = address.is_ipv6();
-    let near = from.icmp(v6, PATIENCE)?;
     let far = to.icmp(v6, Duration::from_millis(20))?;
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let (mut replies, mut best) = (0, Duration::MAX);
-    for sequence in 1..=COUNT {
-        let began = Instant::now();
-        match sendto(
-            &near,
-            &Echo { request: true, id, sequence }.build(v6),
-            SendFlags::empty(),
-            &SocketAddr::new(address, 0),
-        ) {
-            Ok(_) => {}
-            Err(Errno::HOSTUNREACH | Errno::NETUNREACH) => break,
-            Err(error) => return Err(error.into()),
-        }
-        if wait(&near, v6, &Echo { request: false, id, sequence }, address)?.is_none() {
-            break;
-        }
-        best = best.min(began.elapsed());
-        replies += 1;
-    }
+    let Replies { id, replies, best } = request(from, address)?;
     let (mut requests, mut peer) = (0, None);
     for sequence in 1..=COUNT {
-        let Some(source) = wait_any(&far, v6, &Echo { request: true, id, sequence })? else { break };
+        let is_ours = |echo: &Echo, source: IpAddr| {
+            let from_there = seen.map_or(echo.id == id, |seen| source == seen);
+            echo.request && echo.sequence == sequence && from_there
+        };
+        let Some(source) = wait(&far, v6, is_ours)? else { break };
         (requests, peer) = (requests + 1, Some(source));
     }
     let (near, far) = (from.name(), to.name());
@@ -129,41 +125,50 @@ pub fn ping(from: &Host, to: &Host, address: IpAddr) -> anyhow::Result<Probe> {
 /// Ping an address of the switch's own: nobody but `from` can see it.
 ///
 /// # Errors
-/// When the host's sockets fail; silence is no error.
+/// When the host's socket fails; silence is no error.
 pub fn echo(from: &Host, address: IpAddr) -> anyhow::Result<Probe> {
-    let v6 = address.is_ipv6();
-    let near = from.icmp(v6, PATIENCE)?;
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let (mut replies, mut best) = (0, Duration::MAX);
-    for sequence in 1..=COUNT {
-        let began = Instant::now();
-        let request = Echo { request: true, id, sequence }.build(v6);
-        match sendto(&near, &request, SendFlags::empty(), &SocketAddr::new(address, 0)) {
-            Ok(_) => {}
-            Err(Errno::HOSTUNREACH | Errno::NETUNREACH) => break,
-            Err(error) => return Err(error.into()),
-        }
-        if wait(&near, v6, &Echo { request: false, id, sequence }, address)?.is_none() {
-            break;
-        }
-        best = best.min(began.elapsed());
-        replies += 1;
-    }
-    let near = from.name();
-    let text = format!("{near} received {replies} of {COUNT} replies from {address}");
+    let Replies { replies, best, .. } = request(from, address)?;
+    let text = format!("{} received {replies} of {COUNT} replies from {address}", from.name());
     Ok(match replies == COUNT {
         true => Probe::Arrived(format!("{text}, {:.3} ms at best", best.as_secs_f64() * 1e3)),
         false => Probe::Silent(text),
     })
 }
 
-/// Wait for `echo` from `source`.
-fn wait(socket: &OwnedFd, v6: bool, echo: &Echo, source: IpAddr) -> anyhow::Result<Option<IpAddr>> {
-    Ok(wait_any(socket, v6, echo)?.filter(|from| *from == source))
+/// What became of the requests of one probe.
+struct Replies {
+    id: u16,
+    replies: u16,
+    best: Duration,
 }
 
-/// Wait for `echo` from anyone, passing over everything else that the socket sees (neighbour discovery, others' pings).
-fn wait_any(socket: &OwnedFd, v6: bool, echo: &Echo) -> anyhow::Result<Option<IpAddr>> {
+/// Send requests until one is not answered.
+fn request(from: &Host, address: IpAddr) -> anyhow::Result<Replies> {
+    let v6 = address.is_ipv6();
+    let socket = from.icmp(v6, PATIENCE)?;
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let (mut replies, mut best) = (0, Duration::MAX);
+    for sequence in 1..=COUNT {
+        let began = Instant::now();
+        let request = Echo { request: true, id, sequence }.build(v6);
+        match sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(address, 0)) {
+            Ok(_) => {}
+            Err(Errno::HOSTUNREACH | Errno::NETUNREACH) => break,
+            Err(error) => return Err(error.into()),
+        }
+        let reply = Echo { request: false, id, sequence };
+        if wait(&socket, v6, |echo, source| *echo == reply && source == address)?.is_none() {
+            break;
+        }
+        best = best.min(began.elapsed());
+        replies += 1;
+    }
+    Ok(Replies { id, replies, best })
+}
+
+/// Wait for an echo message, passing over everything else that the socket sees (neighbour discovery, others' pings).
+/// Returns whose it is.
+fn wait(socket: &OwnedFd, v6: bool, is_it: impl Fn(&Echo, IpAddr) -> bool) -> anyhow::Result<Option<IpAddr>> {
     let deadline = Instant::now() + PATIENCE;
     let mut buffer = [0; 2048];
     while Instant::now() < deadline {
@@ -171,7 +176,7 @@ fn wait_any(socket: &OwnedFd, v6: bool, echo: &Echo) -> anyhow::Result<Option<Ip
             Ok((bytes, _, source)) => {
                 let source = source.and_then(|source| SocketAddr::try_from(source).ok());
                 if let Some(source) = source
-                    && Echo::parse(&buffer[..bytes], v6).as_ref() == Some(echo)
+                    && Echo::parse(&buffer[..bytes], v6).is_some_and(|echo| is_it(&echo, source.ip()))
                 {
                     return Ok(Some(source.ip()));
                 }

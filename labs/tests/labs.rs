@@ -69,7 +69,7 @@ fn without_root_a_lab_runs_in_a_user_namespace_or_says_why_not() {
         return println!("SKIPPED: without_root_a_lab_runs_in_a_user_namespace: the other tests run so already");
     }
     let (nobody, nogroup) = (65534, 65534);
-    let child = match command(&["--json"]).uid(nobody).gid(nogroup).spawn() {
+    let child = match command(&["--json", "run", "k1", "node"]).uid(nobody).gid(nogroup).spawn() {
         Ok(child) => child,
         Err(error) => return println!("SKIPPED: without_root_a_lab_runs_in_a_user_namespace: {LABS}: {error}"),
     };

@@ -6,7 +6,6 @@
 
 use super::{LabDef, Needs, Options, linger};
 use crate::claim::Report;
-use crate::host::Host;
 
 mod cluster;
 mod kernel;
@@ -45,6 +44,7 @@ pub const LAB: LabDef = LabDef {
         services::BULK,
         services::TWINS,
         services::TRACE,
+        services::RESTART,
         kernel::UNTOUCHED,
         kernel::WITHDRAWN,
     ],
@@ -63,9 +63,6 @@ const DRAWING: &str = "
 
 fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     report.say(DRAWING);
-    // Its addresses are in the kernel's tables.
-    Host::of_daemon("node").loopback(&[])?;
-    let nothing = kernel::Snapshot::take()?;
     let mut cluster = Cluster::build(options)?;
     let bare = kernel::Snapshot::take()?;
     cluster.apply()?;
@@ -78,10 +75,13 @@ fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     services::nobody(report, &cluster)?;
     services::throughput(report, &cluster)?;
     kernel::untouched(report, &bare)?;
+    // Its counters go with the data plane.
+    cluster.daemon.check_cache()?;
+    services::restart(report, &mut cluster)?;
     cluster.daemon.check_cache()?;
     if options.keep {
         linger(&cluster.daemon, &cluster.hosts());
     }
     cluster.daemon.stop()?;
-    kernel::withdrawn(report, &nothing)
+    kernel::withdrawn(report, &bare)
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
+use vswitch::sys::netlink::Netlink;
 
 use crate::daemon::Daemon;
 use crate::greeter::Greeter;
@@ -11,6 +12,9 @@ use crate::labs::Options;
 
 /// Words of the daemon's command line.
 const DAEMON: &str = "--node node-a --uplink up --service-cidr 10.96.0.0/16,fd00:96::/112";
+
+/// The cluster's bridge, and its device in the node.
+const BRIDGE: &str = "br-pods";
 
 /// The port of every greeter, which the services call `targetPort`.
 pub(super) const GREETER: u16 = 8080;
@@ -184,8 +188,6 @@ impl Cluster {
         let a = Pod::new("a", Dual("10.244.1.11", "fd00:244:1::11"), "02:44:00:00:00:11")?;
         let b = Pod::new("b", Dual("10.244.1.12", "fd00:244:1::12"), "02:44:00:00:00:12")?;
         let c = Pod::new("c", Dual("10.244.1.13", "fd00:244:1::13"), "02:44:00:00:00:13")?;
-        let greeters = [Greeter::start(&node, GREETER)?, Greeter::start(&outside, GREETER)?];
-
         let daemon = Daemon::with(options.workers, options.keep, DAEMON)?;
         daemon.vsctl("add-br br-pods")?;
         node.configure("br-pods", NODE.on_link())?;
@@ -197,7 +199,9 @@ impl Cluster {
             outside.path().display()
         ))?;
         outside.configure("eth0", BEYOND.on_link())?;
-        outside.loopback(&FAMILIES.map(|ip| INTERNET.of(ip)))?;
+        let internet = FAMILIES.map(|ip| INTERNET.of(ip));
+        outside.loopback(&internet)?;
+        let greeters = [Greeter::start(&node, GREETER)?, Greeter::at(&outside, &internet, GREETER)?];
         for ip in FAMILIES {
             node.default_route(BEYOND.of(ip))?;
         }
@@ -251,6 +255,18 @@ impl Cluster {
         let result = probe();
         self.daemon.apply(&pod.manifest(true))?;
         result
+    }
+}
+
+impl Drop for Cluster {
+    /// The lab's namespace goes on to other labs, and the device of the bridge outlives the daemon in it.
+    fn drop(&mut self) {
+        let _ = self.daemon.stop();
+        if let Ok(netlink) = Netlink::open()
+            && let Ok(index) = netlink.index(BRIDGE)
+        {
+            let _ = netlink.delete(index);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Context;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -18,7 +18,7 @@ use crate::claim::{Control, Probe, Report};
 
 pub(super) const UNTOUCHED: &str =
     "no rule, route, packet filter or setting of the node is touched, but rule and table 1786";
-pub(super) const WITHDRAWN: &str = "an orderly stop leaves the node as it was before the start";
+pub(super) const WITHDRAWN: &str = "an orderly stop takes rule and table 1786 away, and nothing else";
 
 /// Number of the switch's table and of its rule.
 const OURS: u32 = 1786;
@@ -159,7 +159,8 @@ fn read(message: RouteNetlinkMessage) -> Option<(bool, String)> {
             Some((ours, format!("{rule:?}")))
         }
         RouteNetlinkMessage::NewRoute(mut route) => {
-            // Ages and counts of use.
+            // Whether its device has a carrier, ages and counts of use.
+            route.header.flags = RouteFlags::empty();
             route.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::CacheInfo(_)));
             let of_link = |attribute: &RouteAttribute| match attribute {
                 RouteAttribute::Destination(RouteAddress::Inet6(to)) => to.is_unicast_link_local() || to.is_multicast(),

@@ -8,7 +8,7 @@ use crate::claim::{Control, Probe, Report};
 use crate::greeter::ask;
 use crate::hop::{Said, With, hop};
 use crate::host::Host;
-use crate::ping::{echo, ping};
+use crate::ping::{echo, ping, ping_translated};
 
 pub(super) const GATEWAY_PING: &str = "the gateway answers the pings of pods";
 pub(super) const PING: &str = "pods ping each other";
@@ -46,11 +46,11 @@ pub(super) fn node(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()>
 pub(super) fn outside(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()> {
     let Cluster { a, node, outside, .. } = cluster;
     let out = || every_way(|ip, over| Ok(ask(&a.host, over, INTERNET.at(ip, GREETER))?.from(outside, NODE.of(ip))));
-    let pings = || every(|ip| seen_from(ping(&a.host, outside, INTERNET.of(ip))?, NODE.of(ip)));
+    let pings = || every(|ip| ping_translated(&a.host, outside, INTERNET.of(ip), NODE.of(ip)));
     let (probe, pinged, traced) = (out()?, pings()?, every(|ip| traceroute(&a.host, INTERNET.of(ip), GATEWAY.of(ip)))?);
     cluster.route_outside(false)?;
     let control = some_way(|ip, over| Ok(ask(&a.host, over, INTERNET.at(ip, GREETER))?.any()))?;
-    let ping_control = some(|ip| ping(&a.host, outside, INTERNET.of(ip)))?;
+    let ping_control = some(|ip| ping_translated(&a.host, outside, INTERNET.of(ip), NODE.of(ip)))?;
     let trace_control = some(|ip| traceroute(&a.host, INTERNET.of(ip), GATEWAY.of(ip)))?;
     cluster.route_outside(true)?;
     report.reaches(LEAVES, &probe, Control::new(NO_ROUTE, control));
@@ -74,14 +74,6 @@ fn reach<'h, const N: usize>(
     }
     report.reaches(claim, &all(&probes), Control::new(why, any(&controls)));
     Ok(())
-}
-
-/// A ping that arrived counts only when it came from there.
-fn seen_from(probe: Probe, address: IpAddr) -> anyhow::Result<Probe> {
-    Ok(match probe {
-        Probe::Arrived(text) if !text.contains(&format!("requests from {address},")) => Probe::Silent(text),
-        probe => probe,
-    })
 }
 
 /// With one hop to go a router speaks, with two the end of the way.

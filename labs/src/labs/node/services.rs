@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::cluster::{
-    AGENT, ALSO_B, Cluster, EMPTY, FAMILIES, GATEWAY, GREETER, Ip, NO_SERVICE, NODE, ONLY_B, Pod, WEB,
+    AGENT, ALSO_B, BULK as BULK_PORT, Cluster, EMPTY, FAMILIES, GATEWAY, GREETER, Ip, NO_SERVICE, NODE, ONLY_B, PORT,
+    Pod, WEB,
 };
 use super::ways::{all, any, every, every_way, some, some_way};
 use crate::claim::{Control, Probe, Report};
@@ -29,6 +30,7 @@ pub(super) const LARGE: &str = "datagrams of 2000 and 60000 octets reach a servi
 pub(super) const BULK: &str = "a TCP stream through a service is not changed by an octet";
 pub(super) const TWINS: &str = "one client port reaches one backend by two services and directly, at the same time";
 pub(super) const TRACE: &str = "trace names the service and the endpoint that it would choose";
+pub(super) const RESTART: &str = "kill -9 of the whole daemon, and a start: pods and the node reach services as before";
 
 const DELETED: &str = "the service deleted";
 /// Connections of one look at who answers.
@@ -110,11 +112,11 @@ pub(super) fn nobody(report: &mut Report, cluster: &Cluster) -> anyhow::Result<(
     };
     let [pod, own] = from_both(|ip| EMPTY.at(ip), Outcome::refused);
     let probe = all(&[every_way(pod)?, every_way(own)?]);
-    let [pod, own] = from_both(|ip| NO_SERVICE.at(ip, super::cluster::PORT), Outcome::refused);
+    let [pod, own] = from_both(|ip| NO_SERVICE.at(ip, PORT), Outcome::refused);
     let control = any(&[some_way(pod)?, some_way(own)?]);
     report.reaches(REFUSED, &probe, Control::new("an address that no service has", control));
 
-    let [pod, own] = from_both(|ip| NO_SERVICE.at(ip, super::cluster::PORT), Outcome::any);
+    let [pod, own] = from_both(|ip| NO_SERVICE.at(ip, PORT), Outcome::any);
     let probe = any(&[some_way(pod)?, some_way(own)?]);
     let drops = cluster.daemon.vsctl("drops")?;
     let counted: Vec<String> = drops
@@ -137,13 +139,36 @@ pub(super) fn nobody(report: &mut Report, cluster: &Cluster) -> anyhow::Result<(
     Ok(())
 }
 
-/// A stream through the service beside one that goes directly.
+/// A stream through the service beside one that goes directly, and how large the frames are that the backend's kernel
+/// was given: the switch need not cut what the sender's kernel left whole.
 pub(super) fn throughput(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()> {
     let Cluster { a, b, .. } = cluster;
     let time = Duration::from_millis(700);
     let rate = |to| Ok::<_, anyhow::Error>(transfer(&a.host, &b.host, to, Check::Count, time)?.1);
-    let (direct, service) = (rate(b.address.at(Ip::V4, super::cluster::BULK))?, rate(ONLY_B.bulk(Ip::V4))?);
-    report.measured(format!("one TCP stream: {service:.2} Gbit/s through a service, {direct:.2} Gbit/s to the pod"));
+    let direct = rate(b.address.at(Ip::V4, BULK_PORT))?;
+    let before = b.host.received("eth0")?;
+    let service = rate(ONLY_B.bulk(Ip::V4))?;
+    let after = b.host.received("eth0")?;
+    let frame = (after.octets - before.octets) / (after.frames - before.frames).max(1);
+    report.measured(format!(
+        "one TCP stream: {service:.2} Gbit/s through a service, in frames of {frame} octets; {direct:.2} Gbit/s to the pod"
+    ));
+    Ok(())
+}
+
+/// The daemon dies without a word and is started again.
+pub(super) fn restart(report: &mut Report, cluster: &mut Cluster) -> anyhow::Result<()> {
+    let reach = |cluster: &Cluster| {
+        let Cluster { a, b, node, .. } = cluster;
+        let pod = every_way(|ip, over| Ok(ask(&a.host, over, ONLY_B.at(ip))?.from(&b.host, a.address.of(ip))))?;
+        let own = every_way(|ip, over| Ok(ask(node, over, ONLY_B.at(ip))?.from(&b.host, NODE.of(ip))))?;
+        anyhow::Ok([pod, own])
+    };
+    cluster.daemon.kill_all()?;
+    let dead = any(&reach(cluster)?);
+    cluster.daemon.run()?;
+    let alive = all(&reach(cluster)?);
+    report.reaches(RESTART, &alive, Control::new("while no daemon ran", dead));
     Ok(())
 }
 
