@@ -2,3 +2,8 @@
 //! docs/kubernetes.md lists them.
 
 mod endpoints;
+mod model;
+mod outcomes;
+mod programmed;
+mod stale;
+mod translated;
