@@ -88,8 +88,8 @@ impl Bed {
             node: host("node", ["192.0.2.10", "2001:db8::10"]),
             outside: host("outside", ["203.0.113.9", "2001:db8:9::9"]),
             dir: tempfile::tempdir().unwrap(),
-            // Every hit is walked again.
-            options: Options { shadow: 1, ..crate::memory::options(workers) },
+            // Every hit is walked again; streams come in super-frames.
+            options: Options { shadow: 1, spills: 256, ..crate::memory::options(workers) },
             running: Mutex::new(None),
         };
         bed.prepare_node();
