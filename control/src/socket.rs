@@ -1,8 +1,9 @@
 //! The control socket: one thread, many clients, requests in the order in which they come.
 //!
 //! No client can hold up another. Nothing is ever waited for: a client that sends half a request costs its buffer (at
-//! most [`rpc::REQUEST_LIMIT`]), one that does not read its answers is not read from, and is closed when it takes
-//! nothing for [`SLOW`]. Turns are bounded too: after [`TURN`] requests the next client has its turn.
+//! most [`rpc::REQUEST_LIMIT`], and [`HELD`] with those of all others), one that does not read its answers is not read
+//! from, and is closed when it takes nothing for [`SLOW`]. Turns are bounded too: after [`TURN`] requests the next client
+//! has its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,6 +37,10 @@ const TURN: usize = 16;
 const TURN_OCTETS: usize = 1 << 20;
 /// Clients at a time; who has been silent longest makes room for a new one.
 const CLIENTS: usize = 256;
+/// Octets of unfinished requests of all clients at most.
+const HELD: usize = 256 << 20;
+/// Octets of an unfinished request that every client may have, whatever others hold: who asks briefly is never refused.
+const HELD_EACH: usize = 64 << 10;
 /// Octets of frames on their way to a client at most; more wait with the switch, or are lost to the capture.
 const CAPTURE_BACKLOG: usize = 1 << 20;
 /// How often captures are looked at.
@@ -261,6 +266,8 @@ impl Control {
 
     /// Let a client say and take what it can without waiting.
     fn turn(&mut self, token: Token, switch: &mut dyn Switch) -> Turn {
+        let others = self.clients.iter().filter(|(other, _)| **other != token);
+        let held_by_others: usize = others.map(|(_, client)| client.splitter.held()).sum();
         let Some(client) = self.clients.get_mut(&token) else { return Turn::Waits };
         // Batches of frames count as requests.
         let (mut requests, mut octets) = (0, 0);
@@ -289,6 +296,10 @@ impl Control {
                     client.capture = capture;
                     client.say(&reply);
                 }
+                Ok(None) if held_by_others + client.splitter.held() > HELD && client.splitter.held() > HELD_EACH => {
+                    let why = format!("request: with those of other clients more than {HELD} octets: try again later");
+                    client.refuse(&why);
+                }
                 Ok(None) => match client.read() {
                     Ok(0) => return Turn::Over,
                     Ok(read) => octets += read,
@@ -296,10 +307,7 @@ impl Control {
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => return Turn::Over,
                 },
-                Err(e) => {
-                    client.say(&Reply::refused(Value::Null, &format!("request: {e}")));
-                    client.closing = true;
-                }
+                Err(e) => client.refuse(&format!("request: {e}")),
             }
         }
     }
@@ -313,6 +321,13 @@ impl Connection {
         self.splitter.push(&chunk[..n]);
         self.last = Instant::now();
         Ok(n)
+    }
+
+    /// Say why nothing of this client is understood any more, and forget what it sent.
+    fn refuse(&mut self, why: &str) {
+        self.say(&Reply::refused(Value::Null, why));
+        self.splitter = Splitter::new(rpc::REQUEST_LIMIT);
+        self.closing = true;
     }
 
     /// Append a message to what goes out.

@@ -17,6 +17,8 @@ use control::fake::FakeSwitch;
 use control::{Control, Options, Stopper};
 use serde_json::{Value, json};
 
+mod directory;
+
 /// A daemon without packets, on a thread; stopping it gives its switch back.
 struct Daemon {
     directory: PathBuf,
@@ -40,14 +42,19 @@ impl Daemon {
         Self::start_with(directory, FakeSwitch::default())
     }
 
-    fn start_with(directory: &Path, mut switch: FakeSwitch) -> Self {
-        let mut control = Control::open(&options(directory), &mut switch).unwrap();
+    fn start_with(directory: &Path, switch: FakeSwitch) -> Self {
+        Self::start_by(&options(directory), switch)
+    }
+
+    fn start_by(options: &Options, mut switch: FakeSwitch) -> Self {
+        let mut control = Control::open(options, &mut switch).unwrap();
         let stopper = control.stopper();
         let thread = std::thread::spawn(move || {
             control.run(&mut switch).unwrap();
             switch
         });
-        Self { directory: directory.to_owned(), stopper, thread: Some(thread) }
+        let directory = options.socket.parent().unwrap().to_owned();
+        Self { directory, stopper, thread: Some(thread) }
     }
 
     fn stop(mut self) -> FakeSwitch {
@@ -482,8 +489,34 @@ fn a_request_of_100_mib_is_refused_without_being_held() {
     let daemon = Daemon::start(directory.path());
     let huge = "x".repeat(100 << 20);
     let refused = daemon.client().call("add-br", vec![huge.into()]).unwrap_err();
-    assert_eq!(refused.to_string(), "request: message longer than 1048576 octets");
+    assert_eq!(refused.to_string(), "request: message longer than 100663296 octets");
     assert_eq!(daemon.ask("list-br").unwrap(), "");
+}
+
+#[test]
+fn clients_that_fill_the_memory_together_are_refused_and_others_are_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(directory.path());
+    let most = vec![b' '; 1 << 20];
+    let begun = || {
+        let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+        stream.write_all(b"{\"method\":\"").unwrap();
+        // Until all of it is sent, or the daemon had enough.
+        let sent = (0..90).take_while(|_| stream.write_all(&most).is_ok()).count();
+        (stream, sent)
+    };
+    let held: Vec<_> = (0..2).map(|_| begun()).collect();
+    assert!(held.iter().all(|(_, sent)| *sent == 90));
+    let (mut third, sent) = begun();
+    assert!(sent < 90, "more than 256 MiB");
+    let mut why = String::new();
+    let _ = third.read_to_string(&mut why);
+    assert!(why.contains("with those of other clients more than 268435456 octets"), "{why}");
+    assert_eq!(daemon.ask("add-br br0 -- list-br").unwrap(), "br0\n");
+    drop(held);
+    assert_eq!(daemon.ask("list-br").unwrap(), "br0\n");
+    let (_, sent) = begun();
+    assert_eq!(sent, 90, "there is room again");
 }
 
 #[test]

@@ -23,8 +23,8 @@ use serde_json::Value;
 
 use crate::Request;
 
-/// Octets of a request at most: the manifests of 250,000 endpoints fit.
-pub const REQUEST_LIMIT: usize = 256 << 20;
+/// Octets of a request at most: the manifests of 250,000 endpoints fit, as text in JSON.
+pub const REQUEST_LIMIT: usize = 96 << 20;
 /// Octets of a reply at most, as a client sees it: a MAC table of a million rows fits.
 pub const REPLY_LIMIT: usize = 256 << 20;
 /// Objects and arrays within each other at most; the deepest sentence has six.
@@ -115,15 +115,29 @@ impl Splitter {
                 b'}' | b']' => {
                     self.depth -= 1;
                     if self.depth == 0 {
-                        let object = self.buffer[self.start..self.at].to_vec();
-                        self.start = self.at;
-                        return Ok(Some(object));
+                        return Ok(Some(self.take()));
                     }
                 }
                 _ => {}
             }
         }
         Ok(None)
+    }
+
+    /// The message that ends where we are. A large one, which stands alone, is not copied.
+    fn take(&mut self) -> Vec<u8> {
+        if self.start == 0 && self.at == self.buffer.len() {
+            self.at = 0;
+            return std::mem::take(&mut self.buffer);
+        }
+        let object = self.buffer[self.start..self.at].to_vec();
+        self.start = self.at;
+        object
+    }
+
+    /// Octets held.
+    pub fn held(&self) -> usize {
+        self.buffer.len()
     }
 
     /// No octet of an unfinished message is held.

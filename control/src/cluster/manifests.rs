@@ -4,8 +4,10 @@
 //! stays as the file said it last when it was good; when a document cannot be read at all, nobody knows which object it
 //! was, and none of the file's objects goes. The log names file, object and field, once for each reason.
 //!
-//! The system tells of changes (inotify). Since it may lose some, and does not follow links, everything is looked at
-//! every few seconds too: by time and size, which is cheap.
+//! A file that somebody writes is read when he closes it, never before: YAML that is cut at the end of a line is often an
+//! object still, and another one. The system tells of that (inotify). Since it may lose some, and does not follow links,
+//! everything is looked at every few seconds too, by time and size, which is cheap; what changed without a word of the
+//! system is read when it has been left alone for a second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use api::reason;
-use inotify::{Inotify, WatchMask};
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
 use super::model::Text;
 use super::objects::{Decoded, Key, Source, Store, TEXT_LIMIT, decode, documents, original};
@@ -25,7 +27,7 @@ use crate::Refusal;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often everything is looked at, told or not.
 const RESCAN: Duration = Duration::from_secs(3);
-/// How long a file that ends within a line must have been left alone to be read: somebody may be writing it.
+/// How long a file that nobody was seen to close must have been left alone to be read: somebody may be writing it.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 
 /// A directory of manifests.
@@ -33,7 +35,12 @@ const LEFT_ALONE: Duration = Duration::from_secs(1);
 pub(crate) struct Manifests {
     directory: PathBuf,
     inotify: Inotify,
+    watched: Option<WatchDescriptor>,
     files: BTreeMap<Text, ManifestFile>,
+    /// Files that were written to and not closed since: nobody knows what they will say.
+    written: BTreeSet<String>,
+    /// Files that were closed by who wrote them, or moved here whole, and not read since.
+    whole: BTreeSet<String>,
     /// When to look next.
     next: Instant,
     /// Why the directory cannot be read, when it was last said.
@@ -59,6 +66,17 @@ struct Stamp {
     inode: (u64, u64),
 }
 
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            size: metadata.size(),
+            inode: (metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
 impl Manifests {
     /// Watch a directory.
     ///
@@ -68,22 +86,33 @@ impl Manifests {
         let refusal = |e: std::io::Error| Refusal(format!("--cluster {}: {}", directory.display(), reason(&e)));
         fs::read_dir(directory).map_err(refusal)?;
         let inotify = Inotify::init().map_err(refusal)?;
-        let mut manifests = Self {
+        let manifests = Self {
             directory: directory.to_owned(),
             inotify,
+            watched: None,
             files: BTreeMap::new(),
+            written: BTreeSet::new(),
+            whole: BTreeSet::new(),
             next: Instant::now(),
             unreadable: None,
         };
-        manifests.watch();
         Ok(manifests)
     }
 
     /// Watch the directory; again, when it was replaced. To watch the same one twice does nothing.
     fn watch(&mut self) {
-        let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVE | WatchMask::CREATE | WatchMask::DELETE;
-        if let Err(e) = self.inotify.watches().add(&self.directory, mask | WatchMask::ATTRIB) {
+        let writing = WatchMask::MODIFY | WatchMask::CLOSE_WRITE;
+        let mask = writing | WatchMask::MOVE | WatchMask::CREATE | WatchMask::DELETE | WatchMask::ATTRIB;
+        let watched = self.inotify.watches().add(&self.directory, mask).map_err(|e| {
             tracing::debug!("{}: cannot be watched: {}", self.directory.display(), reason(&e));
+        });
+        let watched = watched.ok();
+        if self.watched != watched {
+            (self.written, self.whole) = Default::default();
+            if let Some(old) = std::mem::replace(&mut self.watched, watched) {
+                // It is gone already if the directory is.
+                let _ = self.inotify.watches().remove(old);
+            }
         }
     }
 
@@ -92,11 +121,51 @@ impl Manifests {
         self.inotify.as_raw_fd()
     }
 
-    /// Something changed: look soon.
+    /// Something changed: look soon. That a file is being written to is no reason to look.
     pub(crate) fn notice(&mut self) {
+        if self.hear() {
+            self.next = self.next.min(Instant::now() + DEBOUNCE);
+        }
+    }
+
+    /// Hear what the system has to tell. Returns whether it is a reason to look.
+    fn hear(&mut self) -> bool {
+        let Self { inotify, watched, written, whole, .. } = self;
         let mut buffer = [0; 4096];
-        while self.inotify.read_events(&mut buffer).is_ok_and(|mut events| events.next().is_some()) {}
-        self.next = self.next.min(Instant::now() + DEBOUNCE);
+        let mut look = false;
+        while let Ok(events) = inotify.read_events(&mut buffer) {
+            let mut any = false;
+            for event in events {
+                any = true;
+                look |= event.mask != EventMask::MODIFY;
+                if event.mask.contains(EventMask::Q_OVERFLOW) {
+                    // It lost some: who is still writing is not known.
+                    (*written, *whole) = Default::default();
+                }
+                let Some(name) = event.name.and_then(|name| name.to_str()).filter(|name| is_manifest(name)) else {
+                    continue;
+                };
+                if watched.as_ref() != Some(&event.wd) {
+                    continue;
+                }
+                if event.mask.contains(EventMask::MODIFY) {
+                    whole.remove(name);
+                    if !written.contains(name) {
+                        written.insert(name.to_owned());
+                    }
+                } else if event.mask.intersects(EventMask::CLOSE_WRITE | EventMask::MOVED_TO) {
+                    written.remove(name);
+                    whole.insert(name.to_owned());
+                } else if event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) {
+                    written.remove(name);
+                    whole.remove(name);
+                }
+            }
+            if !any {
+                break;
+            }
+        }
+        look
     }
 
     /// When to look next.
@@ -106,8 +175,11 @@ impl Manifests {
 
     /// Look at the directory, and read what changed in it.
     pub(super) fn read(&mut self, store: &mut Store) {
+        // Who writes while the daemon starts is seen when he goes on.
+        let is_first = self.watched.is_none();
         self.next = Instant::now() + RESCAN;
         self.watch();
+        self.hear();
         let found = match self.list() {
             Ok(found) => found,
             Err(why) => {
@@ -135,12 +207,22 @@ impl Manifests {
                 continue;
             }
             let path = self.directory.join(&*name);
-            match text_of(&path, stamp) {
+            let known = file.stamp == Some(stamp);
+            if self.written.contains(&*name) {
+                continue;
+            }
+            let is_whole = self.whole.remove(&*name);
+            match text_of(&path, stamp, is_first || is_whole || known) {
                 Ok(Some(text)) => {
                     file.stamp = Some(stamp);
                     file.take(&path, &name, &text, store);
                 }
-                Ok(None) => self.next = self.next.min(Instant::now() + LEFT_ALONE),
+                Ok(None) => {
+                    if is_whole {
+                        self.whole.insert(name.to_string());
+                    }
+                    self.next = self.next.min(Instant::now() + LEFT_ALONE);
+                }
                 Err(why) => file.say(&path, BTreeSet::from([why])),
             }
         }
@@ -156,13 +238,7 @@ impl Manifests {
             // Not that of the entry: links are followed. One that is gone by now is not there.
             let Ok(metadata) = fs::metadata(entry.path()) else { continue };
             if metadata.is_file() {
-                let stamp = Stamp {
-                    modified: (metadata.mtime(), metadata.mtime_nsec()),
-                    changed: (metadata.ctime(), metadata.ctime_nsec()),
-                    size: metadata.size(),
-                    inode: (metadata.dev(), metadata.ino()),
-                };
-                found.insert(name.into(), stamp);
+                found.insert(name.into(), Stamp::of(&metadata));
             }
         }
         Ok(found)
@@ -232,14 +308,16 @@ fn is_manifest(name: &str) -> bool {
     !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-/// The text of a file; `None` while it may be half written.
-fn text_of(path: &Path, stamp: Stamp) -> Result<Option<String>, String> {
+/// The text of a file; `None` while it may be half written: it changes as it is read, or changed a moment ago and nobody
+/// was seen to close it (`is_whole` says that somebody was).
+fn text_of(path: &Path, stamp: Stamp, is_whole: bool) -> Result<Option<String>, String> {
     if stamp.size > TEXT_LIMIT as u64 {
         return Err(format!("{} octets: may have {TEXT_LIMIT}", stamp.size));
     }
     let text = fs::read_to_string(path).map_err(|e| reason(&e))?;
-    let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(|e| reason(&e))?;
+    let metadata = fs::metadata(path).map_err(|e| reason(&e))?;
+    let modified = metadata.modified().map_err(|e| reason(&e))?;
     let is_young = SystemTime::now().duration_since(modified).is_ok_and(|age| age < LEFT_ALONE);
-    let ends = text.ends_with(['\n', '}']);
-    Ok((ends || !is_young).then_some(text))
+    let is_still = Stamp::of(&metadata) == stamp;
+    Ok((is_still && (is_whole || !is_young)).then_some(text))
 }

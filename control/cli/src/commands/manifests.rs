@@ -64,9 +64,9 @@ pub(crate) const DELETE: CommandDef = CommandDef {
 };
 
 /// Octets of text in one request, unless one file has more. Far below what the daemon takes.
-const REQUEST: usize = 64 << 20;
+const REQUEST: usize = 32 << 20;
 /// Octets of a file at most; the daemon's limit.
-const FILE_LIMIT: u64 = 160 << 20;
+const FILE_LIMIT: u64 = 64 << 20;
 
 fn namespace(segment: &Segment) -> Option<String> {
     segment.of_verb.values(&NAMESPACE).last().cloned()

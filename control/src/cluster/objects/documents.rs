@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// Octets of one text (a file, or what one `apply` sends of a file) at most: 250,000 endpoints fit.
-pub(crate) const TEXT_LIMIT: usize = 160 << 20;
+pub(crate) const TEXT_LIMIT: usize = 64 << 20;
 /// Octets of a YAML document at most. A large cluster comes as JSON, or as many documents.
 const YAML_LIMIT: usize = 16 << 20;
 /// Octets of one object at most. An API server takes 1.5 MiB (the limit of etcd).
