@@ -5,5 +5,6 @@ mod endpoints;
 mod model;
 mod outcomes;
 mod programmed;
+mod sctp;
 mod stale;
 mod translated;
