@@ -224,6 +224,17 @@ impl Bed {
         self.rows(&Request::Apply { manifests, namespace: None });
     }
 
+    /// Apply a manifest of one object that is refused; why.
+    pub(crate) fn refused(&self, text: &str) -> String {
+        let manifests = vec![Manifest { name: "-".to_owned(), text: text.to_owned() }];
+        let answer = self.ask(&Request::Apply { manifests, namespace: None }).unwrap();
+        let rows: Vec<ObjectRow> = serde_json::from_value(answer).unwrap();
+        match &rows[..] {
+            [ObjectRow { outcome: Outcome::Refused(why), .. }] => why.clone(),
+            rows => panic!("{rows:?}"),
+        }
+    }
+
     /// Ask for what is done to objects; all of it is done.
     fn rows(&self, request: &Request) {
         let rows: Vec<ObjectRow> = serde_json::from_value(self.ask(request).unwrap()).unwrap();

@@ -17,6 +17,33 @@ fn m1_processes_of_a_pod_share_its_localhost_and_nobody_else_does() {
 }
 
 #[test]
+fn m1_an_address_is_one_pods() {
+    on_a_node("m1_an_address_is_one_pods", |bed| {
+        let _server = bed.b.serve(8080);
+        let thief = pod_manifest(&bed.b, "").replace("name: b,", "name: thief,");
+        let why = bed.refused(&thief);
+        assert!(why.contains("10.1.0.3"), "{why}");
+        FAMILIES.into_iter().for_each(|family| assert_eq!(bed.a.tcp(bed.b.at(family, 8080)).who, "b"));
+    });
+}
+
+#[test]
+fn m4_a_pod_of_the_host_network_is_reached_at_the_nodes_address_and_serves() {
+    on_a_node("m4_a_pod_of_the_host_network_is_reached_at_the_nodes_address_and_serves", |bed| {
+        let _server = bed.node.serve(8080);
+        let agent = pod_manifest(&bed.node, "").replace("name: node,", "name: agent,");
+        bed.apply(&agent.replace("spec: {nodeName", "spec: {hostNetwork: true, nodeName"));
+        bed.apply(&service_with("agent", 10, PORTS, "", ", selector: {app: node}"));
+        for family in FAMILIES {
+            for at in [bed.node.at(family, 8080), vip(family, 10, 80)] {
+                let seen = [bed.a.tcp(at), bed.b.udp(at)];
+                assert_eq!(seen.map(|answer| answer.from()), [bed.a.address(family), bed.b.address(family)]);
+            }
+        }
+    });
+}
+
+#[test]
 fn m2_m3_m4_everybody_of_the_cluster_reaches_everybody_and_is_seen_as_itself() {
     on_a_node("m2_m3_m4_everybody_of_the_cluster_reaches_everybody_and_is_seen_as_itself", |bed| {
         let all = [&bed.a, &bed.b, &bed.c, &bed.node];
