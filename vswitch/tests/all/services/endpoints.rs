@@ -109,8 +109,8 @@ fn e6_pods_that_are_not_ready_serve_where_that_is_asked_for_and_nowhere_else() {
 }
 
 #[test]
-fn t1_m9_who_terminates_keeps_its_connections_and_gets_no_new_ones() {
-    on_a_node("t1_m9_who_terminates_keeps_its_connections_and_gets_no_new_ones", |bed| {
+fn t1_who_terminates_keeps_its_connections_and_gets_no_new_ones() {
+    on_a_node("t1_who_terminates_keeps_its_connections_and_gets_no_new_ones", |bed| {
         let _servers = [bed.b.serve(8080), bed.c.serve(8080)];
         bed.apply(&(service("web", 10) + &behind("web", &[&bed.b])));
         let mut streams = FAMILIES.map(|family| bed.a.connect(0, vip(family, 10, 80)).unwrap().0);

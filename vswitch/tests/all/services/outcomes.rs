@@ -205,13 +205,15 @@ fn v21_a_service_of_the_node_itself_is_reached_by_pods() {
 }
 
 #[test]
-fn v22_an_endpoint_outside_is_reached_by_pods_under_the_nodes_address() {
-    on_a_node("v22_an_endpoint_outside_is_reached_by_pods_under_the_nodes_address", |bed| {
+fn v22_an_endpoint_outside_is_reached_under_the_nodes_address() {
+    on_a_node("v22_an_endpoint_outside_is_reached_under_the_nodes_address", |bed| {
         let _server = bed.outside.serve(8080);
         bed.apply(&(service("far", 10) + &behind("far", &[&bed.outside])));
         for family in FAMILIES {
-            for seen in [bed.a.tcp(vip(family, 10, 80)), bed.a.udp(vip(family, 10, 80))] {
-                assert_eq!((seen.who.as_str(), seen.from()), ("outside", bed.node.address(family)));
+            for from in [&bed.a, &bed.node] {
+                for seen in [from.tcp(vip(family, 10, 80)), from.udp(vip(family, 10, 80))] {
+                    assert_eq!((seen.who.as_str(), seen.from()), ("outside", bed.node.address(family)));
+                }
             }
         }
     });
@@ -271,7 +273,7 @@ fn v24_what_an_endpoint_says_out_of_turn_does_not_reset_its_client() {
         }
         std::thread::sleep(SILENCE);
         host::echo(&mut stream, b"and here");
-        // The control: an endpoint's reset that is in order does end it, so that what it sends is heard.
+        // The control: what the endpoint says in its turn is heard.
         drop(_server);
         eventually("the connection ends with its server", || {
             use std::io::{Read, Write};

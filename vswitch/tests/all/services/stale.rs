@@ -1,6 +1,9 @@
 //! Rows 1.6: flows that outlive what they were decided by.
 
 use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use vswitch::sys::netlink::Netlink;
 
 use crate::kit::*;
 
@@ -55,6 +58,34 @@ fn u2_a_udp_flow_that_met_nobody_is_served_when_the_first_endpoint_appears() {
             bed.apply(&behind(["v4", "v6"][family], &[&bed.b]));
             assert_eq!(flow.answer().who, "b");
         }
+    });
+}
+
+#[test]
+fn u2_a_udp_flow_that_went_outside_is_served_when_the_service_of_its_address_appears() {
+    on_a_node("u2_a_udp_flow_that_went_outside_is_served_when_the_service_of_its_address_appears", |bed| {
+        let _server = bed.b.serve(8080);
+        // Addresses of no service range, which somebody outside has.
+        let somewhere = ["10.97.0.10", "fd00:97::10"].map(|address| address.parse::<IpAddr>().unwrap());
+        let sockets = bed.outside.space.run(|| {
+            let netlink = Netlink::open().unwrap();
+            let index = netlink.index("eth0").unwrap();
+            somewhere.map(|address| {
+                netlink.add_address(index, address, if address.is_ipv4() { 32 } else { 128 }).unwrap();
+                UdpSocket::bind((address, 80)).unwrap()
+            })
+        });
+        let flows = somewhere.map(|address| bed.a.flow(0, SocketAddr::new(address, 80)));
+        for (family, (flow, socket)) in flows.iter().zip(&sockets).enumerate() {
+            flow.socket.send(b"anybody?").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            let (len, peer) = socket.recv_from(&mut [0; 64]).unwrap();
+            assert_eq!((len, peer.ip()), (8, bed.node.address(family)));
+        }
+        let [v4, v6] = somewhere.map(|address| address.to_string());
+        let text = service("web", 10).replace("10.96.0.10", &v4).replace("fd00:96::10", &v6);
+        bed.apply(&(text + &behind("web", &[&bed.b])));
+        flows.iter().for_each(|flow| assert_eq!(flow.answer().who, "b"));
     });
 }
 
