@@ -4,3 +4,4 @@ mod alloc;
 mod memory;
 mod node;
 mod ports;
+mod storms;
