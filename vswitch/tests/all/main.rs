@@ -6,3 +6,4 @@ mod memory;
 mod node;
 mod ports;
 mod services;
+mod storms;
