@@ -272,7 +272,10 @@ impl fmt::Display for Trace {
             writeln!(f, "{} {}, in by {}", protocol(self.proto), told(packet), self.port)?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
-        self.stages.iter().try_for_each(|step| writeln!(f, "  {:<12} {}", step.stage, step.note))?;
+        for step in &self.stages {
+            // Many stages have nothing to say.
+            writeln!(f, "{}", format!("  {:<12} {}", step.stage, step.note).trim_end())?;
+        }
         let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
         writeln!(f, "verdict: {}{reason}", self.verdict)?;
         if !self.decided_by.is_empty() {
