@@ -24,15 +24,15 @@ use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 
 /// Octets of the frame check sequence, which sizes are named with and frames in memory have not.
-const FCS: usize = 4;
+pub(crate) const FCS: usize = 4;
 /// Octets of Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 14 + 20 + 8;
+/// Octets of Ethernet, IPv4 and TCP headers.
+pub(crate) const HEADERS_TCP: usize = 14 + 20 + 20;
 /// Octets of Ethernet, IPv6 and UDP headers.
 const HEADERS6: usize = 14 + 40 + 8;
 /// Sizes that a frame may have, FCS included: what fits into one slot.
 const SIZES: std::ops::RangeInclusive<usize> = 64..=1518;
-/// Frames of a list at least, so that few flows are not one hot cache line.
-const FEWEST: usize = 4096;
 /// Pairs at most: their number fills 24 bits of the addresses.
 const MOST: usize = 1 << 23;
 
@@ -47,7 +47,7 @@ pub enum Size {
 
 impl Size {
     /// Size of the `n`-th frame.
-    fn nth(self, n: usize) -> usize {
+    pub(crate) fn nth(self, n: usize) -> usize {
         match (self, n % 48) {
             (Self::Fixed(size), _) => size,
             (Self::Imix, 0..28) => 64,
@@ -102,6 +102,8 @@ pub struct Frames {
 impl Frames {
     /// Octets of the smallest frame, FCS included.
     pub const SMALLEST: usize = *SIZES.start();
+    /// Frames of a list at least, so that few flows are not one hot cache line.
+    pub(crate) const FEWEST: usize = 4096;
     /// The station that all of [`Self::sources`] send to: the right one of pair 0.
     pub const ANYBODY: MacAddr = MacAddr([2, 1, 0, 0, 0, 0]);
 
@@ -120,8 +122,9 @@ impl Frames {
     /// As [`Self::pairs`].
     pub fn versions(pairs: usize, size: Size, version: Version) -> Result<[Self; 2]> {
         ensure!((1..=MOST).contains(&pairs), "{pairs} pairs of stations: 1 to {MOST} can be told apart");
-        let mut order: Vec<u32> = (0..FEWEST.next_multiple_of(pairs).max(pairs)).map(|i| (i % pairs) as u32).collect();
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut order: Vec<u32> =
+            (0..Self::FEWEST.next_multiple_of(pairs).max(pairs)).map(|i| (i % pairs) as u32).collect();
+        let mut random = Random::new(0);
         let mut list = |turned: bool| {
             random.shuffle(&mut order);
             let mut frames = Self::default();
@@ -233,7 +236,7 @@ impl Frames {
     }
 
     /// Append a frame.
-    fn push(&mut self, frame: &[u8]) -> Result<()> {
+    pub(crate) fn push(&mut self, frame: &[u8]) -> Result<()> {
         if frame.is_empty() || frame.len() > pipeline::raw::SLOT - pipeline::raw::HEADROOM {
             bail!("{} octets do not fit a frame slot", frame.len());
         }
@@ -297,9 +300,14 @@ fn udp6(pair: u32, turned: bool, len: usize) -> Result<Vec<u8>> {
 }
 
 /// Numbers that look random and are the same in every run (xorshift64*, Vigna 2016).
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    /// Each seed gives other numbers.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(0x9e37_79b9_7f4a_7c15 ^ seed)
+    }
+
     fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -308,7 +316,7 @@ impl Random {
     }
 
     /// Fisher and Yates.
-    fn shuffle(&mut self, items: &mut [u32]) {
+    pub(crate) fn shuffle(&mut self, items: &mut [u32]) {
         for i in (1..items.len()).rev() {
             let j = (self.draw() >> 32) as usize % (i + 1);
             items.swap(i, j);

@@ -4,11 +4,13 @@
 //! Nothing here is part of the switch, and nothing is subtracted from what was measured.
 
 pub mod compare;
+pub mod flows;
 pub mod frames;
 pub mod fuzz;
 pub mod hosts;
 pub mod machine;
 pub mod measure;
+pub mod node;
 pub mod plot;
 pub mod port;
 pub mod report;

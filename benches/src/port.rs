@@ -6,7 +6,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -23,24 +23,68 @@ use crate::measure::{Laps, Moved, Step, closed_loop};
 /// Slots that a bench needs: a burst in flight and a full stash; small enough to stay in the second-level cache.
 pub const SLOTS: usize = 1024;
 
-/// Sends `frames` for ever. Alone on its pair of cache lines: it writes down with every frame where it is, and the
+/// Lists of frames for one port, one of which is on, or none.
+#[derive(Debug)]
+pub struct Playlist {
+    lists: Vec<Arc<Frames>>,
+    on: AtomicUsize,
+}
+
+impl Playlist {
+    /// The first list is on.
+    pub fn new(lists: Vec<Arc<Frames>>) -> Arc<Self> {
+        Arc::new(Self { lists, on: AtomicUsize::new(0) })
+    }
+
+    /// From its next burst on, the port sends the frames of list `number` from the first one on; nothing if there is no
+    /// such list.
+    pub fn play(&self, number: usize) {
+        self.on.store(number, Ordering::Release);
+    }
+
+    /// The list of this number.
+    pub fn list(&self, number: usize) -> Option<&Arc<Frames>> {
+        self.lists.get(number)
+    }
+}
+
+/// Sends what is on for ever. Alone on its pair of cache lines: it writes down with every frame where it is, and the
 /// generators of two workers are made one after the other.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Generator {
+    playlist: Arc<Playlist>,
+    on: usize,
     frames: Arc<Frames>,
     next: usize,
 }
 
 impl Generator {
-    /// From the first frame on.
+    /// These frames, from the first one on.
     pub fn new(frames: Arc<Frames>) -> Self {
-        Self { frames, next: 0 }
+        Self::of(Playlist::new(vec![frames]))
+    }
+
+    /// What is on in this list.
+    pub fn of(playlist: Arc<Playlist>) -> Self {
+        let mut generator = Self { playlist, on: 0, frames: Arc::default(), next: 0 };
+        generator.turn_to(generator.playlist.on.load(Ordering::Acquire));
+        generator
+    }
+
+    #[cold]
+    fn turn_to(&mut self, number: usize) {
+        (self.on, self.next) = (number, 0);
+        self.frames = self.playlist.list(number).cloned().unwrap_or_default();
     }
 }
 
 impl RxQueue for Generator {
     fn rx(&mut self, burst: &mut Burst, limit: usize, stash: &mut Stash) -> Rx {
+        let on = self.playlist.on.load(Ordering::Acquire);
+        if on != self.on {
+            self.turn_to(on);
+        }
         if self.frames.is_empty() {
             return Rx::Drained;
         }
@@ -99,10 +143,11 @@ impl Device for Sink {
     fn remove(&self) {}
 }
 
-/// An open port that sends `frames`, and its counting side. Without frames it has no queue, so that no worker waits on it.
-pub fn open(frames: Arc<Frames>) -> (Opened, Arc<Sink>) {
+/// An open port that sends what is on, and its counting side. Without frames it has no queue, so that no worker waits on it.
+pub fn open(playlist: Arc<Playlist>) -> (Opened, Arc<Sink>) {
     let sink = Arc::new(Sink::default());
-    let queue = (!frames.is_empty()).then(|| Box::new(Generator::new(frames)) as Box<dyn RxQueue>);
+    let silent = playlist.lists.iter().all(|frames| frames.is_empty());
+    let queue = (!silent).then(|| Box::new(Generator::of(playlist)) as Box<dyn RxQueue>);
     (Opened { queues: queue.into_iter().collect(), device: Arc::clone(&sink) as Arc<dyn Device> }, sink)
 }
 

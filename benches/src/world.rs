@@ -10,6 +10,7 @@ use api::{Bridge, BridgeId, Change, Delta, MacAddr, Port, PortId, Station, Stati
 use control::Switch as _;
 use pipeline::burst::LANES;
 use pipeline::key::KeyMask;
+use pipeline::live::connections;
 use pipeline::probe::cells::Cells;
 use pipeline::resolve::program::Program;
 use pipeline::resolve::stages::STAGES;
@@ -20,7 +21,8 @@ use vswitch::worker::{Lap, Worker};
 
 use crate::frames::Frames;
 use crate::measure::{Laps, Moved, Step};
-use crate::port::{self, Sink};
+use crate::node;
+use crate::port::{self, Playlist, Sink};
 
 /// The only bridge.
 pub const BRIDGE: BridgeId = BridgeId(1);
@@ -96,14 +98,46 @@ impl World {
         // Two ports of a million pairs are two million flows, and a set must not be full before the cache is.
         let limits = Limits { v4: 1 << 22, ..Limits::default() };
         let options = Options { workers, limits, ..Options::default() };
-        let (mut switch, mut workers) = Switch::assemble(&options, Keeper::none())?;
-        let [left, right] = frames.map(port::open);
+        Self::build(&options, frames.map(|frames| Playlist::new(vec![frames])), stations, Vec::new())
+    }
+
+    /// A bridge with a router, of a node with clients behind port 1 and whatever else `changes` say; its ports send what
+    /// is on.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn routed(playlists: [Arc<Playlist>; 2], changes: Vec<Change>, workers: usize) -> Result<Self> {
+        let limits = Limits { v4: 1 << 22, v6: 1 << 22, ..Limits::default() };
+        // Nobody answers to `route`, and no connection is to give way to another.
+        let connections = connections::Limits { total: 1 << 23, unanswered: 1 << 23 };
+        let options = Options { workers, limits, connections, ..Options::default() };
+        let changes = node::router().into_iter().chain(changes).collect();
+        Self::build(&options, playlists, 1000, changes)
+    }
+
+    /// Bridge and ports, then `changes`.
+    fn build(options: &Options, playlists: [Arc<Playlist>; 2], stations: usize, changes: Vec<Change>) -> Result<Self> {
+        let (mut switch, mut workers) = Switch::assemble(options, Keeper::none())?;
+        let [left, right] = playlists.map(port::open);
         let sinks = [left.1, right.1];
         switch.offer("p1", left.0);
         switch.offer("p2", right.0);
-        let changes = vec![bridge(stations)?, port(PORTS[0], "memory", &[]), port(PORTS[1], "memory", &[])];
+        let ports = [bridge(stations)?, port(PORTS[0], "memory", &[]), port(PORTS[1], "memory", &[])];
+        // Before the ports send, what becomes of their frames is to be known.
+        let changes = ports.into_iter().chain(changes).collect();
         apply(&mut switch, &mut workers, &Transaction { changes })?;
         Ok(Self { switch, workers: workers.into_iter().map(Driven).collect(), sinks })
+    }
+
+    /// Carry out a transaction while the workers turn.
+    ///
+    /// # Errors
+    /// When the switch refuses.
+    pub fn apply(&mut self, transaction: &Transaction) -> Result<()> {
+        let mut workers: Vec<Worker> = self.workers.drain(..).map(|driven| driven.0).collect();
+        let done = apply(&mut self.switch, &mut workers, transaction);
+        self.workers = workers.into_iter().map(Driven).collect();
+        done
     }
 
     /// Say for good that a station is at a port.
@@ -113,10 +147,16 @@ impl World {
     pub fn place(&mut self, mac: MacAddr, port: PortId) -> Result<()> {
         let station = Station { key: StationKey { bridge: BRIDGE, vlan: 0, mac }, port };
         let changes = vec![Change::Station(Delta::add(station))];
-        let mut workers: Vec<Worker> = self.workers.drain(..).map(|driven| driven.0).collect();
-        let done = apply(&mut self.switch, &mut workers, &Transaction { changes });
-        self.workers = workers.into_iter().map(Driven).collect();
-        done
+        self.apply(&Transaction { changes })
+    }
+
+    /// Let the workers take in at least so many frames. Returns how many of them arrived.
+    pub fn pass(&mut self, frames: usize) -> u64 {
+        let (before, mut moved) = (self.arrived(), 0);
+        while moved < frames as u64 {
+            moved += self.workers.iter_mut().map(|worker| worker.step(&mut Laps::default()).packets).sum::<u64>();
+        }
+        self.arrived() - before
     }
 
     /// Let the workers turn until nearly every frame is a hit: first packets are budgeted, so many flows take many
@@ -144,6 +184,11 @@ impl World {
     /// Frames that arrived at either port's sink.
     pub fn arrived(&self) -> u64 {
         self.sinks.iter().map(|sink| sink.packets()).sum()
+    }
+
+    /// Frames that arrived at the sink of one port.
+    pub fn arrived_at(&self, port: usize) -> u64 {
+        self.sinks.get(port).map_or(0, |sink| sink.packets())
     }
 
     /// Frames dropped, for whatever reason.

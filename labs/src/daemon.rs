@@ -49,6 +49,8 @@ pub struct Daemon {
     dir: PathBuf,
     workers: Option<u16>,
     keep: bool,
+    /// More words of its command line.
+    words: Vec<String>,
     /// The keeper, while it runs.
     child: Option<Child>,
 }
@@ -59,7 +61,16 @@ impl Daemon {
     /// # Errors
     /// When it does not start or does not answer in time; with the end of its log.
     pub fn start(workers: Option<u16>, keep: bool) -> anyhow::Result<Self> {
-        let mut daemon = Self { dir: fresh_dir()?, workers, keep, child: None };
+        Self::with(workers, keep, "")
+    }
+
+    /// As [`Self::start`], with more words on its command line, separated by spaces.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn with(workers: Option<u16>, keep: bool, words: &str) -> anyhow::Result<Self> {
+        let words = words.split_whitespace().map(str::to_owned).collect();
+        let mut daemon = Self { dir: fresh_dir()?, workers, keep, words, child: None };
         daemon.run()?;
         Ok(daemon)
     }
@@ -72,7 +83,7 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.log()).context("log of the daemon")?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("vswitchd").arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.dir.join("state"));
-        command.arg("--shadow").arg(SHADOW);
+        command.arg("--shadow").arg(SHADOW).args(&self.words);
         if let Some(workers) = self.workers {
             command.arg("--workers").arg(workers.to_string());
         }
@@ -103,6 +114,16 @@ impl Daemon {
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         ensure!(output.status.success(), "vsctl {words}: {}: {}", output.status, said(&output.stderr));
         Ok(said(&output.stdout))
+    }
+
+    /// `vsctl apply` of manifests.
+    ///
+    /// # Errors
+    /// When an object is refused, with what was said.
+    pub fn apply(&self, manifests: &str) -> anyhow::Result<()> {
+        let file = self.dir.join("manifests.yaml");
+        std::fs::write(&file, manifests).with_context(|| format!("write {}", file.display()))?;
+        self.vsctl(&format!("apply -f {}", file.display())).map(drop)
     }
 
     /// No cached decision of this data plane differed from a fresh one.

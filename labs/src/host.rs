@@ -1,13 +1,13 @@
-//! A test host: a network namespace with addresses and sockets, as a pod would have.
+//! A test host: a network namespace with addresses and sockets, as a pod would have, or the node itself.
 //!
 //! Its interface comes from outside: a port of the switch, or an end of a veth pair. A socket belongs to the namespace
 //! of the thread that opens it, wherever it is used afterwards, so sockets are opened on a thread inside and the traffic
 //! then runs on threads of the lab. Everything is bounded in time.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -20,7 +20,16 @@ use vswitch::sys::netns::Namespace;
 #[derive(Debug)]
 pub struct Host {
     name: &'static str,
-    namespace: Namespace,
+    place: Place,
+}
+
+/// Which namespace.
+#[derive(Debug)]
+enum Place {
+    /// One of its own.
+    Apart(Namespace),
+    /// That of the lab and of its daemon, at this path.
+    Here(PathBuf),
 }
 
 impl Host {
@@ -30,7 +39,14 @@ impl Host {
     /// When no namespace can be made.
     pub fn new(name: &'static str) -> anyhow::Result<Self> {
         let namespace = Namespace::new().with_context(|| format!("network namespace of host {name}"))?;
-        Ok(Self { name, namespace })
+        Ok(Self { name, place: Place::Apart(namespace) })
+    }
+
+    /// The host that the daemon runs on.
+    pub fn of_daemon(name: &'static str) -> Self {
+        // The main thread's: whoever opens the path does so from another process.
+        let path = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
+        Self { name, place: Place::Here(path) }
     }
 
     /// What the lab calls it.
@@ -40,7 +56,10 @@ impl Host {
 
     /// Where others find the namespace, as long as the host lives.
     pub fn path(&self) -> &Path {
-        self.namespace.path()
+        match &self.place {
+            Place::Apart(namespace) => namespace.path(),
+            Place::Here(path) => path,
+        }
     }
 
     /// Set an interface up and give it its addresses.
@@ -58,6 +77,33 @@ impl Host {
             Ok(())
         })
         .with_context(|| format!("host {}: configure {ifname}", self.name))
+    }
+
+    /// Switch its loopback interface on, and give that more addresses.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn loopback(&self, addresses: &[IpAddr]) -> anyhow::Result<()> {
+        self.inside(|| {
+            let netlink = Netlink::open()?;
+            let index = netlink.index("lo")?;
+            netlink.set(index, &Settings { up: Some(true), ..Settings::default() })?;
+            for address in addresses {
+                netlink.add_address(index, *address, if address.is_ipv4() { 32 } else { 128 })?;
+            }
+            Ok(())
+        })
+        .with_context(|| format!("host {}: configure lo", self.name))
+    }
+
+    /// Send everything that is for elsewhere to this router.
+    ///
+    /// # Errors
+    /// When there is such a route, or the router is on no link of the host.
+    pub fn default_route(&self, via: IpAddr) -> anyhow::Result<()> {
+        let any: IpAddr = if via.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.inside(|| Netlink::open()?.add_route((any, 0), Some(via), None))
+            .with_context(|| format!("host {}: default route via {via}", self.name))
     }
 
     /// An interface of the host.
@@ -108,7 +154,14 @@ impl Host {
         .with_context(|| format!("host {}: ICMP socket", self.name))
     }
 
-    fn inside<T: Send>(&self, run: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        self.namespace.run(run)
+    /// Do something on a thread that is in the host's namespace.
+    ///
+    /// # Errors
+    /// Those of what is done.
+    pub fn inside<T: Send>(&self, run: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        match &self.place {
+            Place::Apart(namespace) => namespace.run(run),
+            Place::Here(_) => run(),
+        }
     }
 }

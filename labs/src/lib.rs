@@ -6,6 +6,8 @@
 
 pub mod claim;
 pub mod daemon;
+pub mod greeter;
+pub mod hop;
 pub mod host;
 pub mod labs;
 pub mod linux;

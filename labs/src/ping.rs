@@ -126,6 +126,37 @@ pub fn ping(from: &Host, to: &Host, address: IpAddr) -> anyhow::Result<Probe> {
     )))
 }
 
+/// Ping an address of the switch's own: nobody but `from` can see it.
+///
+/// # Errors
+/// When the host's sockets fail; silence is no error.
+pub fn echo(from: &Host, address: IpAddr) -> anyhow::Result<Probe> {
+    let v6 = address.is_ipv6();
+    let near = from.icmp(v6, PATIENCE)?;
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let (mut replies, mut best) = (0, Duration::MAX);
+    for sequence in 1..=COUNT {
+        let began = Instant::now();
+        let request = Echo { request: true, id, sequence }.build(v6);
+        match sendto(&near, &request, SendFlags::empty(), &SocketAddr::new(address, 0)) {
+            Ok(_) => {}
+            Err(Errno::HOSTUNREACH | Errno::NETUNREACH) => break,
+            Err(error) => return Err(error.into()),
+        }
+        if wait(&near, v6, &Echo { request: false, id, sequence }, address)?.is_none() {
+            break;
+        }
+        best = best.min(began.elapsed());
+        replies += 1;
+    }
+    let near = from.name();
+    let text = format!("{near} received {replies} of {COUNT} replies from {address}");
+    Ok(match replies == COUNT {
+        true => Probe::Arrived(format!("{text}, {:.3} ms at best", best.as_secs_f64() * 1e3)),
+        false => Probe::Silent(text),
+    })
+}
+
 /// Wait for `echo` from `source`.
 fn wait(socket: &OwnedFd, v6: bool, echo: &Echo, source: IpAddr) -> anyhow::Result<Option<IpAddr>> {
     Ok(wait_any(socket, v6, echo)?.filter(|from| *from == source))

@@ -35,7 +35,14 @@ fn any(like: SocketAddr) -> SocketAddr {
 /// # Errors
 /// When the hosts' sockets fail; silence is no error.
 pub fn udp_echo(from: &Host, to: &Host, address: SocketAddr) -> anyhow::Result<Probe> {
-    const SIZES: [usize; 4] = [1, 18, 1472, 4000];
+    udp_echo_of(from, to, address, &[1, 18, 1472, 4000])
+}
+
+/// Send datagrams of these sizes to an echo server and compare what comes back.
+///
+/// # Errors
+/// When the hosts' sockets fail; silence is no error.
+pub fn udp_echo_of(from: &Host, to: &Host, address: SocketAddr, sizes: &[usize]) -> anyhow::Result<Probe> {
     let server = to.udp(any(address))?;
     server.set_read_timeout(Some(Duration::from_millis(50)))?;
     let client = from.udp(any(SocketAddr::new(address.ip(), 0)))?;
@@ -45,7 +52,7 @@ pub fn udp_echo(from: &Host, to: &Host, address: SocketAddr) -> anyhow::Result<P
     let echo = std::thread::spawn(move || echo_server(&server, &sign));
     let mut buffer = vec![0; BLOCK];
     let (mut sent, mut answered) = (Hash::default(), 0);
-    for size in SIZES {
+    for &size in sizes {
         let datagram: Vec<u8> = (0..size).map(|i| (i * 7 + size) as u8).collect();
         sent.add(&datagram);
         match client.send_to(&datagram, address) {
@@ -61,7 +68,7 @@ pub fn udp_echo(from: &Host, to: &Host, address: SocketAddr) -> anyhow::Result<P
     done.now();
     let received = echo.join().map_err(|_| anyhow::anyhow!("the echo server panicked"))??;
     let (near, far) = (from.name(), to.name());
-    let datagrams = SIZES.len();
+    let datagrams = sizes.len();
     Ok(match received.peer {
         Some(peer) if answered == datagrams && received.hash == sent => Probe::Arrived(format!(
             "{far} received {datagrams} datagrams, {} octets, hash {} from {peer}; {near} received the same back from {address}",

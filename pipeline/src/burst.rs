@@ -6,11 +6,11 @@
 //! |---|---|---|
 //! | `frames` | rx | the frame; taken out by tx |
 //! | `layers` | parse | where the headers are, and the guard word |
-//! | `keys`, `wide`, `hashes` | parse | the masked key: its first four words, all words if the class is larger, its hash |
+//! | `keys`, `long`, `wide`, `hashes` | parse | the masked key: its first four words, the first eight or all if the class is larger, its hash |
 //! | `narrow` | parse | which lanes of a burst of class V6 have a key of class V4 |
 //! | `verdicts` | parse (malformed), probe (hit), resolve (miss) | what becomes of the frame |
 //! | `vlans` | probe, resolve | what to do to the outer tag |
-//! | `edits` | probe | the cache entry whose edits a hit takes; done before a miss can evict it |
+//! | `edited`, `edits` | probe | the cache entry whose edits a hit takes; done before a miss can evict it |
 //! | `extra` | resolve | frames that were made, or had waited, and leave behind this burst |
 
 use api::PortId;
@@ -95,9 +95,6 @@ pub struct Extra {
     pub from: PortId,
 }
 
-/// An entry number that no entry has.
-pub const NO_EDITS: u32 = u32::MAX;
-
 /// What is done to the outermost 802.1Q tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum VlanEdit {
@@ -125,8 +122,11 @@ pub struct Burst {
     pub layers: [Layers; LANES],
     /// The first four words of their masked keys.
     pub keys: [[u64; 4]; LANES],
-    /// All words of their masked keys; written and read only for classes beyond [`Class::V4`], and not for narrow lanes.
+    /// All words of their masked keys; written and read only for lanes of [`Class::Wide`].
     pub wide: Box<[FlowKey; LANES]>,
+    /// The first eight words of their masked keys, for lanes of [`Class::V6`]. Side by side: in `wide` they would all fall into
+    /// a quarter of the first cache.
+    pub long: Box<[[u64; 8]; LANES]>,
     /// Class of all the keys: that of the port's mask.
     pub class: Class,
     /// In a burst of class V6, a bit for each lane: the words beyond class V4 are all zero, as they are in frames that
@@ -139,7 +139,9 @@ pub struct Burst {
     pub verdicts: [Verdict; LANES],
     /// What is done to their tags.
     pub vlans: [VlanEdit; LANES],
-    /// Number of the cache entry whose edits a hit takes, or [`NO_EDITS`]. Meaningless for lanes that were no hits.
+    /// Lanes whose headers change as the cache entry that they hit has it.
+    pub edited: Only,
+    /// Number of that entry; says nothing for lanes that are not [`Self::edited`].
     pub edits: [u32; LANES],
     /// Lanes of hits that end, or may end, a connection, with the entry that they hit.
     pub closing: Vec<(u16, u32)>,
@@ -157,12 +159,14 @@ impl Burst {
             layers: [Layers::default(); LANES],
             keys: [[0; 4]; LANES],
             wide: Box::new([FlowKey::EMPTY; LANES]),
+            long: Box::new([[0; 8]; LANES]),
             class: Class::V4,
             narrow: [0; 4],
             hashes: [0; LANES],
             verdicts: [Verdict::Pending; LANES],
             vlans: [VlanEdit::Keep; LANES],
-            edits: [NO_EDITS; LANES],
+            edited: Only::NONE,
+            edits: [0; LANES],
             closing: Vec::with_capacity(LANES),
             extra: Vec::new(),
         })
@@ -259,6 +263,19 @@ impl Only {
     #[expect(clippy::should_implement_trait, reason = "its like, `and`, is no operator either")]
     pub fn not(self) -> Self {
         Self(self.0.map(|word| !word))
+    }
+
+    /// The lane is one of them.
+    pub fn has(self, lane: usize) -> bool {
+        self.0.get(lane / 64).is_some_and(|word| word >> (lane % 64) & 1 == 1)
+    }
+
+    /// Add those of 64 lanes that are marked, lane `word * 64` at the lowest bit.
+    #[inline]
+    pub fn add(&mut self, word: usize, marks: u64) {
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= marks;
+        }
     }
 
     /// Add a lane, or add none.

@@ -323,8 +323,8 @@ fn known_or_walk<const N: usize>(
     if !burst.closing.is_empty() {
         Resolver::close(cache, burst, turn);
     }
-    if tally.edited != 0 {
-        rewrite::edit(cache, burst, lanes);
+    if !burst.edited.is_empty() {
+        rewrite::edit(cache, burst);
         done(Step::Rewrite);
     }
     let walks = if tally.misses == 0 {

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::Live;
-use pipeline::live::connections::View;
+use pipeline::live::connections::{Limits as ConnectionLimits, View};
 use pipeline::parse::KeyHasher;
 use pipeline::raw::{HeapMemory, Memory, Pool};
 use pipeline::resolve::program::Program;
@@ -63,13 +63,23 @@ pub struct Options {
     pub spills: usize,
     /// Entries of each worker's caches.
     pub limits: Limits,
+    /// Connections of all workers together.
+    pub connections: ConnectionLimits,
     /// One hit in so many is walked again and compared; 0 for none.
     pub shadow: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, cpus: Vec::new(), frames: 16 * 1024, spills: 512, limits: Limits::default(), shadow: 0 }
+        Self {
+            workers: 1,
+            cpus: Vec::new(),
+            frames: 16 * 1024,
+            spills: 512,
+            limits: Limits::default(),
+            connections: ConnectionLimits::default(),
+            shadow: 0,
+        }
     }
 }
 
@@ -149,6 +159,7 @@ impl Switch {
     pub fn assemble(options: &Options, keeper: Keeper) -> std::io::Result<(Self, Vec<Worker>)> {
         let pool = pool::frame_pool(options.frames, options.spills)?;
         let live = Arc::new(Live::default());
+        live.connections.configure(options.connections);
         let snapshot = Snapshot {
             since: live.cells.now(),
             program: Arc::new(Program::new(STAGES)),

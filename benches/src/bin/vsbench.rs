@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use benches::frames::Size;
 use benches::machine::{CpuTime, Machine};
 use benches::report::{Outcome, Report, columns};
-use benches::scenarios::{Params, SCENARIOS, ScenarioDef};
+use benches::scenarios::{Params, SCENARIOS, Scale, ScenarioDef};
 use benches::{compare, plot};
 use clap::Parser;
 use vswitch::sys::affinity::parse_list;
@@ -24,6 +24,12 @@ struct Arguments {
     /// Flows: pairs of stations. Without it, each scenario runs its ladder.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1 << 23))]
     flows: Option<u32>,
+    /// Prefixes of the routing table. Without it, `route` runs its ladder.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1 << 23))]
+    prefixes: Option<u32>,
+    /// Services.
+    #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    services: u32,
     /// Octets of a frame with its FCS, 64 to 1518, or `imix`.
     #[arg(long, default_value = "64")]
     size: Size,
@@ -43,6 +49,9 @@ struct Arguments {
     #[arg(long)]
     svg: Option<PathBuf>,
 }
+
+/// Flows under one prefix.
+const FLOWS: usize = 1000;
 
 /// A list of CPUs, as one value to clap.
 #[derive(Clone, Debug, Default)]
@@ -131,7 +140,11 @@ fn measure(scenarios: &[&ScenarioDef], arguments: &Arguments) -> Result<()> {
 
 /// Run a scenario with the flows that were asked for, or with its ladder. A capture has its own flows.
 fn ladder(scenario: &ScenarioDef, arguments: &Arguments, machine: &Machine) -> Result<Vec<Outcome>> {
-    let asked = arguments.flows.map(|flows| flows as usize);
+    let asked = match scenario.scale {
+        Scale::Flows => arguments.flows,
+        Scale::Prefixes => arguments.prefixes,
+    };
+    let asked = asked.map(|number| number as usize);
     ensure!(arguments.pcap.len() <= 2, "--pcap: there are two ports");
     let steps = match (asked, arguments.pcap.is_empty()) {
         (Some(flows), _) => vec![flows],
@@ -139,15 +152,22 @@ fn ladder(scenario: &ScenarioDef, arguments: &Arguments, machine: &Machine) -> R
         (None, true) => scenario.ladder.to_vec(),
     };
     ensure!(!steps.is_empty(), "{}: has no ladder", scenario.name);
-    let once = |flows: usize| -> Result<Outcome> {
+    let once = |number: usize| -> Result<Outcome> {
+        let (flows, prefixes) = match scenario.scale {
+            Scale::Flows => (number, 1),
+            // Each prefix is one flow's, and one prefix many flows'.
+            Scale::Prefixes => (arguments.flows.map_or(number.max(FLOWS), |flows| flows as usize), number),
+        };
         let params = Params {
             flows,
+            prefixes,
+            services: arguments.services as usize,
             size: arguments.size,
             pcap: arguments.pcap.clone(),
             cpus: arguments.cpus.clone().unwrap_or_default().0,
             duration: arguments.duration,
         };
-        eprintln!("{} flows={flows} ...", scenario.name);
+        eprintln!("{} {}={number} ...", scenario.name, scenario.scale.name());
         // Each on a thread of its own, so that pinning one does not pin the next.
         let run = || (scenario.run)(&params, machine);
         let done = std::thread::scope(|scope| scope.spawn(run).join());

@@ -8,7 +8,7 @@ use api::{BridgeId, MacAddr, StationKey, Vlan};
 #[allow(dead_code, reason = "the tests of the pipeline use what is not used here")]
 mod kit;
 
-use kit::history::{Event, Noun, PORTS, play};
+use kit::history::{Event, Noun, PORTS, beginning, play};
 use kit::net::{BROADCAST, frame, mac};
 
 /// Events of one history at most: beyond, an input is only longer.
@@ -122,6 +122,6 @@ pub(super) fn path(input: &[u8]) -> u64 {
     let entries = if first & 6 == 0 { 8 } else { 4096 };
     let generation = if first & 8 != 0 { u32::MAX - u32::from(first >> 4) * 4 } else { 1 };
     let events = std::iter::from_fn(|| (!octets.0.is_empty()).then(|| octets.event()));
-    let bench = play(workers, entries, generation, events.take(EVENTS));
+    let bench = play(workers, entries, generation, beginning(), events.take(EVENTS));
     super::targets::outcome(bench.events().into_iter().map(|(name, count)| (name, count.ilog2())).collect::<Vec<_>>())
 }

@@ -100,7 +100,13 @@ impl Bench {
                     let words = mask.class().words();
                     // A narrow key is all in its first words.
                     assert_eq!(burst.narrow[0] == 1, words == 8 && key.words[4..8] == [0; 4]);
-                    assert!(words == 4 || burst.narrow[0] == 1 || burst.wide[0].words[..words] == key.words[..words]);
+                    let compared = match words {
+                        4 => &burst.keys[0][..],
+                        8 if burst.narrow[0] == 1 => &burst.keys[0][..],
+                        8 => &burst.long[0][..],
+                        _ => &burst.wide[0].words[..],
+                    };
+                    assert_eq!(compared, &key.words[..compared.len()]);
                     assert_eq!(burst.hashes[0], hasher.hash(&key, mask));
                 }
                 Err(reason) => assert_eq!(burst.verdicts[0], Verdict::Drop(reason)),

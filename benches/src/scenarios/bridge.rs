@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Params, ScenarioDef};
+use super::{Params, SHORT, Scale, ScenarioDef};
 use crate::frames::Frames;
 use crate::machine::Machine;
 use crate::measure::{Tally, closed_loop};
@@ -22,6 +22,7 @@ pub const ONE: ScenarioDef = ScenarioDef {
     name: "bridge",
     help: "learning bridge, pairs of stations talking, one worker, every frame a hit",
     ladder: &[1, 1000, 10_000, 100_000, 1_000_000],
+    scale: Scale::Flows,
     privileged: false,
     run: one,
 };
@@ -31,12 +32,10 @@ pub const TWO: ScenarioDef = ScenarioDef {
     name: "bridge-2w",
     help: "the same with two workers, a port each; ticks are of one of them, rates of both",
     ladder: &[1, 10_000, 100_000],
+    scale: Scale::Flows,
     privileged: false,
     run: two,
 };
-
-/// A loop around generator and sink alone is steady at once.
-const SHORT: Duration = Duration::from_millis(300);
 
 fn one(params: &Params, machine: &Machine) -> Result<Outcome> {
     params.pin(0)?;

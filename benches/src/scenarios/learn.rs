@@ -9,7 +9,7 @@ use control::Switch as _;
 use pipeline::burst::LANES;
 use pipeline::raw::ticks;
 
-use super::{Params, ScenarioDef};
+use super::{Params, Scale, ScenarioDef};
 use crate::frames::Frames;
 use crate::machine::Machine;
 use crate::measure::{Laps, Moved, Step, closed_loop};
@@ -21,6 +21,7 @@ pub const SCENARIO: ScenarioDef = ScenarioDef {
     name: "learn",
     help: "new stations, one frame each, to a known one; Mpps are millions of stations learned a second",
     ladder: &[10_000, 100_000],
+    scale: Scale::Flows,
     privileged: false,
     run,
 };

@@ -3,6 +3,8 @@
 pub mod bridge;
 pub mod learn;
 pub mod parse;
+pub mod route;
+pub mod service;
 pub mod tap;
 pub mod tap_idle;
 
@@ -27,10 +29,17 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &bridge::ONE,
     &bridge::TWO,
     &learn::SCENARIO,
+    &route::FOUR,
+    &route::SIX,
+    &service::FOUR,
+    &service::SIX,
     &tap::PPS,
     &tap::TCP,
     &tap_idle::SCENARIO,
 ];
+
+/// A loop around generator and sink alone is steady at once.
+const SHORT: Duration = Duration::from_millis(300);
 
 /// A scenario.
 #[derive(Debug)]
@@ -39,12 +48,33 @@ pub struct ScenarioDef {
     pub name: &'static str,
     /// One line for people.
     pub help: &'static str,
-    /// Numbers of flows that are run when the user asks for none.
+    /// Numbers of flows, or of what [`Self::scale`] says, that are run when the user asks for none.
     pub ladder: &'static [usize],
+    /// What the ladder counts.
+    pub scale: Scale,
     /// It makes network namespaces and interfaces, which `all` leaves out where that is not allowed.
     pub privileged: bool,
     /// Run it once.
     pub run: fn(&Params, &Machine) -> Result<Outcome>,
+}
+
+/// What the ladder of a scenario counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Flows.
+    Flows,
+    /// Prefixes of the routing table.
+    Prefixes,
+}
+
+impl Scale {
+    /// As parameters are named.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flows => "flows",
+            Self::Prefixes => "prefixes",
+        }
+    }
 }
 
 /// What a scenario is run with.
@@ -52,6 +82,10 @@ pub struct ScenarioDef {
 pub struct Params {
     /// Flows: pairs of stations, or stations where only one side counts.
     pub flows: usize,
+    /// Prefixes of the routing table.
+    pub prefixes: usize,
+    /// Services.
+    pub services: usize,
     /// Sizes of the frames.
     pub size: Size,
     /// Frames to send instead of our own: a capture for each port, or one that is divided as [`Frames::sides`] does.
@@ -85,6 +119,15 @@ impl Params {
             Some(&cpu) if self.cpus.is_empty() => Ok(vswitch::sys::affinity::pin(cpu)?),
             _ => self.pin(n),
         }
+    }
+
+    /// Check that no capture is to be sent, by a scenario whose frames must be of its own connections.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn own_frames(&self, scenario: &str) -> Result<()> {
+        ensure!(self.pcap.is_empty(), "--pcap: {scenario} sends frames of its own connections; bridge sends captures");
+        Ok(())
     }
 
     /// What the two ports send.

@@ -13,7 +13,7 @@ use pipeline::parse::{Kernel, KeyHasher, parse_with};
 use pipeline::raw::Stash;
 use vswitch::ports::RxQueue;
 
-use super::{Params, ScenarioDef};
+use super::{Params, Scale, ScenarioDef};
 use crate::frames::Version;
 use crate::machine::Machine;
 use crate::measure::{Laps, Moved, Step, closed_loop};
@@ -26,6 +26,7 @@ pub const BEST: ScenarioDef = ScenarioDef {
     name: "parse",
     help: "bytes to a flow key and its hash, with the best vector kernel of this CPU",
     ladder: &[1, 10_000],
+    scale: Scale::Flows,
     privileged: false,
     run: |params, machine| run("parse", Kernel::best(), Version::Four, bridge_mask(), params, machine),
 };
@@ -35,6 +36,7 @@ pub const SCALAR: ScenarioDef = ScenarioDef {
     name: "parse-scalar",
     help: "the same without vector instructions",
     ladder: &[1, 10_000],
+    scale: Scale::Flows,
     privileged: false,
     run: |params, machine| run("parse-scalar", Kernel::Scalar, Version::Four, bridge_mask(), params, machine),
 };
@@ -44,6 +46,7 @@ pub const FOUR: ScenarioDef = ScenarioDef {
     name: "parse4",
     help: "parse IPv4 for a port whose flows are told apart by addresses of both versions, and ports",
     ladder: &[1, 10_000],
+    scale: Scale::Flows,
     privileged: false,
     run: |params, machine| run("parse4", Kernel::best(), Version::Four, tuple_mask(), params, machine),
 };
@@ -53,6 +56,7 @@ pub const SIX: ScenarioDef = ScenarioDef {
     name: "parse6",
     help: "the same with IPv6 frames",
     ladder: &[1, 10_000],
+    scale: Scale::Flows,
     privileged: false,
     run: |params, machine| run("parse6", Kernel::best(), Version::Six, tuple_mask(), params, machine),
 };
@@ -62,6 +66,7 @@ pub const BOTH: ScenarioDef = ScenarioDef {
     name: "parse46",
     help: "the same with frames of both versions in random order",
     ladder: &[1, 10_000],
+    scale: Scale::Flows,
     privileged: false,
     run: |params, machine| run("parse46", Kernel::best(), Version::Both, tuple_mask(), params, machine),
 };
@@ -71,6 +76,7 @@ pub const SIX_SCALAR: ScenarioDef = ScenarioDef {
     name: "parse6-scalar",
     help: "parse6 without vector instructions",
     ladder: &[1, 10_000],
+    scale: Scale::Flows,
     privileged: false,
     run: |params, machine| run("parse6-scalar", Kernel::Scalar, Version::Six, tuple_mask(), params, machine),
 };

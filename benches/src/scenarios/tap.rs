@@ -17,7 +17,7 @@ use vswitch::keeper::Keeper;
 use vswitch::switch::{Options, Switch};
 use vswitch::sys::affinity::pin;
 
-use super::{Params, ScenarioDef};
+use super::{Params, Scale, ScenarioDef};
 use crate::frames::Frames;
 use crate::hosts::{Hosts, IFNAME};
 use crate::machine::Machine;
@@ -31,6 +31,7 @@ pub const PPS: ScenarioDef = ScenarioDef {
     name: "tap-pps",
     help: "small UDP frames between two namespaces on TAPs, beside a bare loop of read and write; wants root",
     ladder: &[1],
+    scale: Scale::Flows,
     privileged: true,
     run: pps,
 };
@@ -40,6 +41,7 @@ pub const TCP: ScenarioDef = ScenarioDef {
     name: "tap-tcp",
     help: "one TCP stream between two namespaces on TAPs; wants root",
     ladder: &[1],
+    scale: Scale::Flows,
     privileged: true,
     run: tcp,
 };

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use vswitch::sys::affinity::pin;
 
 use super::tap::Live;
-use super::{Params, ScenarioDef};
+use super::{Params, Scale, ScenarioDef};
 use crate::machine::Machine;
 use crate::measure::Laps;
 use crate::report::Outcome;
@@ -25,6 +25,7 @@ pub const SCENARIO: ScenarioDef = ScenarioDef {
     name: "tap-idle",
     help: "two busy TAPs among 110 idle ones, CPU time of an idle worker, and its first packet; wants root",
     ladder: &[1],
+    scale: Scale::Flows,
     privileged: true,
     run,
 };

@@ -1,12 +1,15 @@
 //! The labs: a lab is one file that exports `pub const LAB: LabDef`, and one row in [`LABS`].
 
-use crate::claim::Report;
+use crate::claim::{Report, print};
+use crate::daemon::Daemon;
+use crate::host::Host;
 
 pub mod in_memory;
+pub mod node;
 pub mod two_pods;
 
 /// All labs, in the order in which `all` runs them.
-pub const LABS: &[&LabDef] = &[&two_pods::LAB, &in_memory::LAB];
+pub const LABS: &[&LabDef] = &[&two_pods::LAB, &node::LAB, &in_memory::LAB];
 
 /// Other names of labs. `k1` is the lab that a first run shows.
 pub const ALIASES: &[(&str, &str)] = &[("k1", "two-pods")];
@@ -48,6 +51,16 @@ pub struct Options {
 pub fn find(name: &str) -> Option<&'static LabDef> {
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
     LABS.iter().find(|lab| lab.name == name).copied()
+}
+
+/// Leave everything standing until Enter (or the end of the input).
+fn linger(daemon: &Daemon, hosts: &[&Host]) {
+    print(&format!("  kept: VSWITCH_SOCKET={} vsctl show", daemon.socket().display()));
+    for host in hosts {
+        print(&format!("        {}: nsenter --net={}", host.name(), host.path().display()));
+    }
+    print(&format!("        log {}; Enter ends it", daemon.log().display()));
+    let _ = std::io::stdin().read_line(&mut String::new());
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{LabDef, Needs, Options};
-use crate::claim::{Control, Probe, Report, print};
+use super::{LabDef, Needs, Options, linger};
+use crate::claim::{Control, Probe, Report};
 use crate::daemon::Daemon;
 use crate::host::Host;
 use crate::linux::LinuxBridge;
@@ -103,7 +103,7 @@ fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     restart(report, &mut daemon, &a, &b)?;
     daemon.check_cache()?;
     if options.keep {
-        linger(&daemon, &a, &b);
+        linger(&daemon, &[&a.host, &b.host]);
     }
     daemon.stop()
 }
@@ -270,14 +270,4 @@ fn stall(running: &Transfer) -> Probe {
     } else {
         Probe::Silent("b received nothing for 300 ms".into())
     }
-}
-
-/// Leave everything standing until Enter (or the end of the input).
-fn linger(daemon: &Daemon, a: &Pod, b: &Pod) {
-    print(&format!("  kept: VSWITCH_SOCKET={} vsctl show", daemon.socket().display()));
-    for pod in [a, b] {
-        print(&format!("        pod {}: nsenter --net={}", pod.host.name(), pod.host.path().display()));
-    }
-    print(&format!("        log {}; Enter ends it", daemon.log().display()));
-    let _ = std::io::stdin().read_line(&mut String::new());
 }

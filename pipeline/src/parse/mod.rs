@@ -57,8 +57,8 @@ impl Kernel {
     }
 }
 
-/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `wide` (for lanes beyond class V4; as many words as
-/// the class compares), `class`, `narrow` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
+/// Parse all lanes of a burst whose port has this mask: `layers`, `keys`, `long` or `wide` (for lanes
+/// beyond class V4), `class`, `narrow` and `hashes` are filled, `verdicts` are `Drop` for malformed frames and `Pending` for all others, `vlans` are `Keep`.
 /// A malformed frame's layers and key are zero.
 pub fn parse(burst: &mut Burst, mask: &KeyMask, hasher: &KeyHasher) {
     parse_with(Kernel::best(), burst, mask, hasher);
@@ -113,7 +113,7 @@ fn copy<T: Copy>(to: &mut [T; LANES], from: &[T; LANES], len: usize) {
 pub(crate) fn lanes<const N: usize>(
     work: Work<'_>,
     four: impl Fn(&Window, usize, &Plan, &mut [u64; 4]) -> Option<Layers>,
-    six: impl Fn(&Window, usize, &Plan, &mut [u64; 4], &mut FlowKey) -> Option<Layers>,
+    six: impl Fn(&Window, usize, &Plan, &mut [u64; 4], &mut [u64; 8]) -> Option<Layers>,
 ) {
     let Work { burst, mask, hasher, plan } = work;
     // A copy, which no store into the burst can change: its words stay in registers.
@@ -121,7 +121,7 @@ pub(crate) fn lanes<const N: usize>(
     let (len, in_port) = (burst.len(), burst.in_port);
     copy(&mut burst.verdicts, &PENDING, len);
     copy(&mut burst.vlans, &KEEP, len);
-    let Burst { frames, layers, keys, wide, verdicts, hashes, .. } = burst;
+    let Burst { frames, layers, keys, long: longer, wide, verdicts, hashes, .. } = burst;
 
     // Marks are collected a word at a time: in memory, each would wait for the one before it (3 ticks a frame).
     let mut left = Only::NONE;
@@ -151,14 +151,16 @@ pub(crate) fn lanes<const N: usize>(
             let bit = todo & todo.wrapping_neg();
             let lane = word * 64 + todo.trailing_zeros() as usize;
             todo ^= bit;
-            let Some((Some(frame), layers, key, wide)) = places_of(frames, layers, keys, wide, lane) else { continue };
+            let Some((Some(frame), layers, key, longer)) = places_of(frames, layers, keys, longer, lane) else {
+                continue;
+            };
             if frame.is_plain()
                 && let Some(window) = frame.window()
-                && let Some(found) = six(window, frame.head().len(), &plan, key, wide)
+                && let Some(found) = six(window, frame.head().len(), &plan, key, longer)
             {
                 *layers = found;
                 if N > 4 {
-                    narrow |= if is_narrow(&wide.words) { bit } else { 0 };
+                    narrow |= if is_narrow(longer) { bit } else { 0 };
                 }
             } else {
                 unknown |= bit;
@@ -170,7 +172,7 @@ pub(crate) fn lanes<const N: usize>(
 
     for lane in rest.each() {
         // A lane in use has a frame: rx put it there and tx has not run.
-        let Some((Some(frame), layers, key, wide)) = places_of(frames, layers, keys, wide, lane) else { continue };
+        let Some((Some(frame), layers, key, longer)) = places_of(frames, layers, keys, longer, lane) else { continue };
         let mut facts = FlowKey::EMPTY;
         *layers = full(frame, in_port, mask, &mut facts).unwrap_or_else(|reason| {
             if let Some(verdict) = verdicts.get_mut(lane) {
@@ -180,7 +182,12 @@ pub(crate) fn lanes<const N: usize>(
         });
         *key = prefix(&facts);
         if N > 4 {
-            put(wide, &prefix::<N>(&facts));
+            put(longer, &prefix::<8>(&facts));
+            if N > Class::V6.words()
+                && let Some(wide) = wide.get_mut(lane)
+            {
+                *wide = facts;
+            }
             long.mark(lane, N > Class::V6.words() || !is_narrow(&facts.words));
         }
     }
@@ -201,8 +208,13 @@ pub(crate) fn lanes<const N: usize>(
             }
         }
         for lane in long.each() {
-            if let (Some(hash), Some(key)) = (hashes.get_mut(lane), wide.get(lane)) {
-                *hash = hasher.words(&prefix::<N>(key));
+            // Of these two, the one that is not `N` words long is compiled away.
+            if N > Class::V6.words()
+                && let (Some(hash), Some(key)) = (hashes.get_mut(lane), wide.get(lane))
+            {
+                *hash = hasher.words(&key.words);
+            } else if let (Some(hash), Some(key)) = (hashes.get_mut(lane), longer.get(lane)) {
+                *hash = hasher.words(key);
             }
         }
     }
@@ -210,17 +222,17 @@ pub(crate) fn lanes<const N: usize>(
 }
 
 /// A lane's frame, and where its layers, short and long key are put.
-type Places<'a> = (&'a Option<Frame>, &'a mut Layers, &'a mut [u64; 4], &'a mut FlowKey);
+type Places<'a> = (&'a Option<Frame>, &'a mut Layers, &'a mut [u64; 4], &'a mut [u64; 8]);
 
 #[inline(always)]
 fn places_of<'a>(
     frames: &'a [Option<Frame>; LANES],
     layers: &'a mut [Layers; LANES],
     keys: &'a mut [[u64; 4]; LANES],
-    wide: &'a mut [FlowKey; LANES],
+    longer: &'a mut [[u64; 8]; LANES],
     lane: usize,
 ) -> Option<Places<'a>> {
-    Some((frames.get(lane)?, layers.get_mut(lane)?, keys.get_mut(lane)?, wide.get_mut(lane)?))
+    Some((frames.get(lane)?, layers.get_mut(lane)?, keys.get_mut(lane)?, longer.get_mut(lane)?))
 }
 
 /// The full parser; `facts` stay empty when the frame is malformed.
@@ -237,11 +249,10 @@ fn first<const N: usize>(words: &[u64; 4]) -> [u64; N] {
     words.first_chunk().copied().unwrap_or([0; N])
 }
 
-/// Set the words of a key that its class compares. The others stay as they are: to clear 256 octets a lane would cost
-/// more than all the rest (a burst of them does not fit into the first cache).
+/// Set as many words of a key as there are.
 #[inline(always)]
-fn put<const N: usize>(key: &mut FlowKey, words: &[u64; N]) {
-    if let Some(first) = key.words.first_chunk_mut() {
+fn put<const N: usize>(key: &mut [u64; 8], words: &[u64; N]) {
+    if let Some(first) = key.first_chunk_mut() {
         *first = *words;
     }
 }

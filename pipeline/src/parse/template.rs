@@ -18,7 +18,7 @@
 use api::PortId;
 
 use crate::burst::{Kind, Layers, guard};
-use crate::key::{FlowKey, KeyMask, VLAN_TAGGED};
+use crate::key::{KeyMask, VLAN_TAGGED};
 
 use super::layers::{ethertype, hop_limit, proto, tcp_flags};
 
@@ -80,18 +80,18 @@ pub(crate) fn four(window: &Window, len: usize, plan: &Plan, key: &mut [u64; 4])
     }
 }
 
-/// The scalar kernel for IPv6. The key is put into `wide`, too, if it is one of more than four `WORDS`.
+/// The scalar kernel for IPv6. The key is put into `long`, too, if it is one of more than four `WORDS`.
 #[inline(always)]
 pub(crate) fn six<const WORDS: usize>(
     window: &Window,
     len: usize,
     plan: &Plan,
     key: &mut [u64; 4],
-    wide: &mut FlowKey,
+    long: &mut [u64; 8],
 ) -> Option<Layers> {
     match types(window)? {
-        (ethertype::IPV6, _) => shape6::<UNTAGGED, WORDS>(window, len, &plan.untagged, key, wide),
-        (ethertype::VLAN, ethertype::IPV6) => shape6::<TAGGED, WORDS>(window, len, &plan.tagged, key, wide),
+        (ethertype::IPV6, _) => shape6::<UNTAGGED, WORDS>(window, len, &plan.untagged, key, long),
+        (ethertype::VLAN, ethertype::IPV6) => shape6::<TAGGED, WORDS>(window, len, &plan.tagged, key, long),
         _ => None,
     }
 }
@@ -126,7 +126,7 @@ fn shape6<const L3: usize, const WORDS: usize>(
     len: usize,
     masking: &Masking,
     key: &mut [u64; 4],
-    wide: &mut FlowKey,
+    long: &mut [u64; 8],
 ) -> Option<Layers> {
     let ip = network::<L3>(window)?;
     if ip[0] >> 4 != 6 {
@@ -139,7 +139,7 @@ fn shape6<const L3: usize, const WORDS: usize>(
     let [a, b, c, d] = [8, 16, 24, 32].map(|at| little64(ip, at));
     let words = masking.mask(&[first, second, third, fourth, a, b, c, d]);
     if WORDS > 4 {
-        super::put(wide, &words);
+        super::put(long, &words);
     }
     *key = [words[0], words[1], words[2], words[3]];
     Some(layers)

@@ -369,7 +369,8 @@ fn kernels_agree(frames: &[Vec<u8>], mask: &KeyMask) {
                 let short = KeyMask { words: std::array::from_fn(|i| if i < 4 { !0 } else { 0 }) };
                 assert_eq!(burst.hashes[lane], KeyHasher::seeded(3).hash(&expected.1, &short), "{kernel:?}");
             } else if words > 4 {
-                assert_eq!(burst.wide[lane].words[..words], expected.1.words[..words], "{kernel:?} {frame:02x?}");
+                let key = if words == 8 { &burst.long[lane][..] } else { &burst.wide[lane].words[..] };
+                assert_eq!(key, &expected.1.words[..words], "{kernel:?} {frame:02x?}");
             }
             assert_eq!(burst.hashes[lane], KeyHasher::seeded(3).hash(&expected.1, mask), "{kernel:?}");
         });
@@ -400,10 +401,10 @@ fn the_common_frames_of_both_versions_are_of_a_shape_and_the_others_are_not() {
         let mut window = [0x45; crate::raw::WINDOW];
         let seen = frame.len().min(window.len());
         window[..seen].copy_from_slice(&frame[..seen]);
-        let (mut key, mut wide) = ([0; 4], FlowKey::EMPTY);
+        let (mut key, mut long) = ([0; 4], [0; 8]);
         let plan = Plan::new(PortId(7), six);
         let found = template::four(&window, frame.len(), &plan, &mut key)
-            .or_else(|| template::six::<8>(&window, frame.len(), &plan, &mut key, &mut wide));
+            .or_else(|| template::six::<8>(&window, frame.len(), &plan, &mut key, &mut long));
         let facts = facts(&frame);
         let common = matches!(facts.ip_proto(), 6 | 17) && matches!(facts.eth_type(), 0x0800 | 0x86dd);
         let plain = parsed(&frame).unwrap().guard & (guard::OPTIONS | guard::FRAGMENT) == 0;

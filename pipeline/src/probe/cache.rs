@@ -241,6 +241,12 @@ impl<const N: usize> Hot<N> {
         self.vlan & EDITED != 0
     }
 
+    /// It needs more than its verdict and tag: [`Self::is_edited`] or [`Self::is_tracked`].
+    #[inline]
+    pub fn is_special(&self) -> bool {
+        self.vlan & (EDITED | TRACKED) != 0
+    }
+
     /// The decision asked volatile tables, see [`crate::probe::cells::Moment::is_current`].
     #[inline]
     pub fn is_volatile(&self) -> bool {

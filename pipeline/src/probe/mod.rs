@@ -8,7 +8,7 @@ pub mod cache;
 pub mod cells;
 pub mod trail;
 
-use crate::burst::{Burst, LANES, Lanes, NO_EDITS, Verdict, VlanEdit, guard};
+use crate::burst::{Burst, LANES, Lanes, Only, Verdict, VlanEdit, guard};
 use crate::key::Class;
 use crate::raw::Frame;
 use cache::{FlowCache, NONE};
@@ -25,8 +25,6 @@ pub struct Tally {
     pub revalidated: u64,
     /// Of the misses: entries that a change had made worthless.
     pub stale: u64,
-    /// Of the hits: those whose headers change.
-    pub edited: u64,
 }
 
 impl Tally {
@@ -38,7 +36,6 @@ impl Tally {
             misses: self.misses + other.misses,
             revalidated: self.revalidated + other.revalidated,
             stale: self.stale + other.stale,
-            edited: self.edited + other.edited,
         }
     }
 }
@@ -57,7 +54,11 @@ pub(crate) enum Answer {
 /// The masked key of a lane.
 #[inline]
 pub(crate) fn key<const N: usize>(burst: &Burst, lane: usize) -> Option<&[u64; N]> {
-    if N == 4 { burst.keys.get(lane)?.first_chunk() } else { burst.wide.get(lane)?.words.first_chunk() }
+    match N {
+        4 => burst.keys.get(lane)?.first_chunk(),
+        8 => burst.long.get(lane)?.first_chunk(),
+        _ => burst.wide.get(lane)?.words.first_chunk(),
+    }
 }
 
 /// Ask one entry, and count the frame if it answers.
@@ -112,11 +113,16 @@ pub fn probe<const N: usize>(
         }
     }
     let mut tally = Tally::default();
-    let Burst { keys, wide, hashes, frames, layers, verdicts, vlans, edits, closing, .. } = burst;
+    let Burst { keys, long, wide, hashes, frames, layers, verdicts, vlans, edited, edits, closing, .. } = burst;
     closing.clear();
+    *edited = Only::NONE;
+    // The marks of the word under way: in memory, each would wait for the one before it.
+    let (mut word, mut marks) = (0, 0_u64);
     for lane in lanes.each() {
         let key = if N == Class::V4.words() {
             keys.get(lane).and_then(|key| key.first_chunk())
+        } else if N == Class::V6.words() {
+            long.get(lane).and_then(|key| key.first_chunk())
         } else {
             wide.get(lane).and_then(|key| key.words.first_chunk())
         };
@@ -125,12 +131,7 @@ pub fn probe<const N: usize>(
         else {
             continue;
         };
-        let (Some(verdict), Some(vlan), Some(edit)) =
-            (verdicts.get_mut(lane), vlans.get_mut(lane), edits.get_mut(lane))
-        else {
-            continue;
-        };
-        *edit = NO_EDITS;
+        let (Some(verdict), Some(vlan)) = (verdicts.get_mut(lane), vlans.get_mut(lane)) else { continue };
         if *verdict != Verdict::Pending {
             continue;
         }
@@ -144,9 +145,13 @@ pub fn probe<const N: usize>(
         {
             let promoted = hot.count(octets);
             (*verdict, *vlan) = (hot.verdict(), hot.vlan());
+            let special = hot.is_special();
             tally.hits += 1;
             if promoted {
                 cache.promote(key, hash);
+            }
+            if !special {
+                continue;
             }
         } else {
             match again(cache, place, (key, hash), layers.guard, octets, moment, cells) {
@@ -169,12 +174,19 @@ pub fn probe<const N: usize>(
         if hot.is_tracked() && layers.guard & guard::FIN_RST != 0 {
             closing.push((lane as u16, entry));
         }
-        if hot.is_edited() {
-            tally.edited += 1;
+        if hot.is_edited()
+            && let Some(edit) = edits.get_mut(lane)
+        {
             *edit = entry;
             cache.prefetch_edits(entry);
+            if lane / 64 != word {
+                edited.add(word, std::mem::take(&mut marks));
+                word = lane / 64;
+            }
+            marks |= 1 << (lane % 64);
         }
     }
+    edited.add(word, marks);
     tally
 }
 

@@ -6,7 +6,6 @@
 use std::arch::x86_64::*;
 
 use crate::burst::Layers;
-use crate::key::FlowKey;
 use crate::parse::template::{Masking, Plan, TAGGED, UNTAGGED, Window, measure, measure6};
 use crate::parse::{Work, lanes};
 
@@ -38,7 +37,7 @@ fn lanes_avx512<const WORDS: usize>(work: Work<'_>) {
     lanes::<WORDS>(
         work,
         |window, len, plan, key| four::<WORDS>(window, len, plan, key),
-        |window, len, plan, key, wide| six::<WORDS>(window, len, plan, key, wide),
+        |window, len, plan, key, longer| six::<WORDS>(window, len, plan, key, longer),
     );
 }
 
@@ -131,16 +130,16 @@ fn six<const WORDS: usize>(
     len: usize,
     plan: &Plan,
     key: &mut [u64; 4],
-    wide: &mut FlowKey,
+    longer: &mut [u64; 8],
 ) -> Option<Layers> {
     let octets = load(window.first_chunk()?);
     if is_of(&UNTAGGED6, octets) {
         let layers = measure6::<UNTAGGED>(window, len)?;
-        long::<WORDS>(&UNTAGGED6, octets, &plan.untagged, key, wide);
+        long::<WORDS>(&UNTAGGED6, octets, &plan.untagged, key, longer);
         Some(layers)
     } else if is_of(&TAGGED6, octets) {
         let layers = measure6::<TAGGED>(window, len)?;
-        long::<WORDS>(&TAGGED6, octets, &plan.tagged, key, wide);
+        long::<WORDS>(&TAGGED6, octets, &plan.tagged, key, longer);
         Some(layers)
     } else {
         None
@@ -166,14 +165,20 @@ fn short(shape: &Shape, octets: __m512i, masking: &Masking, key: &mut [u64; 4]) 
 /// All words of the key that are compared.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi2")]
-fn long<const WORDS: usize>(shape: &Shape, octets: __m512i, masking: &Masking, key: &mut [u64; 4], wide: &mut FlowKey) {
+fn long<const WORDS: usize>(
+    shape: &Shape,
+    octets: __m512i,
+    masking: &Masking,
+    key: &mut [u64; 4],
+    longer: &mut [u64; 8],
+) {
     if WORDS <= 4 {
         return short(shape, octets, masking, key);
     }
     let ordered = _mm512_maskz_permutexvar_epi8(shape.taken, load(&shape.order), octets);
     let words = _mm512_or_si512(_mm512_and_si512(ordered, load_words8(&masking.and)), load_words8(&masking.or));
     store_words(key, _mm512_castsi512_si256(words));
-    if let Some(first) = wide.words.first_chunk_mut() {
+    if let Some(first) = longer.first_chunk_mut() {
         store_words8(first, words);
     }
 }

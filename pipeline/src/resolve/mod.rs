@@ -56,6 +56,8 @@ pub struct Resolver {
     pub parked: parked::Parked,
     /// Neighbours that walks want asked for.
     questions: Vec<Question>,
+    /// Lists of a walk that is over, for the next.
+    spare: (Vec<walk::Copy>, Vec<Effect>),
     /// This burst's decisions that are not kept, for those who follow: lane, verdict, tag, headers.
     transient: Vec<(usize, Verdict, VlanEdit, Edits)>,
 }
@@ -289,6 +291,8 @@ impl Resolver {
         for _ in 0..ATTEMPTS {
             turn.counters.coverage.walk.add(1);
             let mut walk = Walk::new(key, *layers, head, turn.live, turn.now);
+            // Lists that have grown already: a walk asks the system for no memory.
+            (walk.outputs, walk.effects) = std::mem::take(&mut self.spare);
             let next = turn.program.decide(&mut walk);
             match self.effects(&mut walk, next, turn) {
                 Effects::Done(made) => return self.judgement(walk, next, made),
@@ -351,7 +355,12 @@ impl Resolver {
             edits,
             connection,
         });
-        Judgement { verdict, vlan, edits, ending, decision, looked: walk.looked, octets: None }
+        let looked = walk.looked;
+        let Walk { mut outputs, mut effects, .. } = walk;
+        outputs.clear();
+        effects.clear();
+        self.spare = (outputs, effects);
+        Judgement { verdict, vlan, edits, ending, decision, looked, octets: None }
     }
 
     /// The ways out of a walk as a verdict. Pure but for the interned list.
@@ -447,7 +456,8 @@ impl Resolver {
     fn effects(&mut self, walk: &mut Walk<'_>, next: Next, turn: &Turn<'_>) -> Effects {
         let live = turn.live;
         let mut made = None;
-        for effect in std::mem::take(&mut walk.effects) {
+        let mut effects = std::mem::take(&mut walk.effects);
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Hear { bridge, address } => {
                     let in_port = walk.key.in_port();
@@ -491,6 +501,7 @@ impl Resolver {
                 Effect::Commit(_) => {}
             }
         }
+        walk.effects = effects;
         Effects::Done(made)
     }
 
@@ -545,7 +556,8 @@ impl Resolver {
     ) -> Option<bool> {
         let (layers, frame) = (burst.layers.get(lane)?, burst.frames.get(lane)?.as_ref()?);
         let (verdict, vlan) = (*burst.verdicts.get(lane)?, *burst.vlans.get(lane)?);
-        let edits = cache.edits(*burst.edits.get(lane)?).copied().unwrap_or_default();
+        let edited = if burst.edited.has(lane) { burst.edits.get(lane) } else { None };
+        let edits = edited.and_then(|entry| cache.edits(*entry)).copied().unwrap_or_default();
         let key: FlowKey = parse::key(burst.in_port, frame.head(), layers).masked(&ingress.mask);
         let mut walk = Walk::new(key, *layers, frame.head(), turn.live, turn.now);
         let next = turn.program.decide(&mut walk);

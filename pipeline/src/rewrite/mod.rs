@@ -5,7 +5,7 @@ pub mod fragment;
 pub mod related;
 pub mod sctp;
 
-use crate::burst::{Burst, Lanes, NO_EDITS, Verdict, VlanEdit};
+use crate::burst::{Burst, Lanes, Verdict, VlanEdit};
 use crate::drop::DropReason;
 use crate::offload::Offload;
 use crate::probe::cache::FlowCache;
@@ -34,16 +34,15 @@ pub fn rewrite(burst: &mut Burst) {
     }
 }
 
-/// Edit the headers of those of `lanes` that hit an entry with edits.
-pub fn edit<const N: usize>(cache: &FlowCache<N>, burst: &mut Burst, lanes: impl Lanes) {
-    let Burst { frames, layers, edits, verdicts, .. } = burst;
-    for lane in lanes.each() {
+/// Edit the headers of the lanes that hit an entry with edits.
+pub fn edit<const N: usize>(cache: &FlowCache<N>, burst: &mut Burst) {
+    let Burst { frames, layers, edited, edits, verdicts, .. } = burst;
+    for lane in edited.each() {
         let (Some(&entry), Some(layers), Some(Some(frame))) = (edits.get(lane), layers.get(lane), frames.get_mut(lane))
         else {
             continue;
         };
-        if entry != NO_EDITS
-            && let Some(edits) = cache.edits(entry)
+        if let Some(edits) = cache.edits(entry)
             && !edits.apply(frame, layers)
             && let Some(verdict) = verdicts.get_mut(lane)
         {

@@ -341,6 +341,6 @@ fn what_two_workers_learn_at_once_is_known_to_both() {
     assert_eq!(bench.send(4, &b).ports(), [1]);
     for _ in 0..3 {
         assert_eq!((bench.send(1, &a).ports(), bench.send(4, &b).ports()), (vec![4], vec![1]));
-        assert!(matches!(bench.walk(1, &a), Some(Decided::Ways(ways)) if ways.len() == 1));
+        assert!(matches!(bench.walk(1, &a), Some(Decided::Ways(ways, _)) if ways.len() == 1));
     }
 }

@@ -5,6 +5,8 @@
 //! | [`kit`] | a bench: a program, what packets write, and a worker or two without threads |
 //! | [`path`] | one frame, one row: what leaves where, or why nothing does, and which counters move |
 //! | [`life`] | what time, moves and changes do to stations and cached decisions |
+//! | [`connections`] | what ends connections, what they survive, who races for them |
+//! | [`storms`] | floods and scans: what they may take, and what a victim keeps |
 //! | [`sweep`] | what a hit skips is still accounted |
 //! | [`same`] | the cached verdict is that of a fresh walk, whatever happens (FASTPATH, test 1) |
 //! | [`stages`] | other stages than the switch has today: wide keys, re-entry |
@@ -14,6 +16,7 @@
 //! | [`parser`] | the parser against etherparse |
 
 mod alloc;
+mod connections;
 mod kit;
 mod life;
 mod matches;

@@ -5,8 +5,9 @@ use api::{BridgeId, Change, Delta, MacAddr, Port, StationKey, Vlan};
 use proptest::prelude::*;
 
 use crate::kit::Bench;
-use crate::kit::history::{Event, Noun, PORTS, agrees, play};
+use crate::kit::history::{Event, Noun, PORTS, agrees, beginning, beginning_of_a_node, play};
 use crate::kit::net::*;
+use crate::kit::script::Octets;
 
 fn bridge_id() -> impl Strategy<Value = BridgeId> {
     (1u16..=2).prop_map(BridgeId)
@@ -79,7 +80,18 @@ proptest! {
         generation in prop_oneof![Just(1u32), (u32::MAX - 60..=u32::MAX)],
         events in prop::collection::vec(event(), 1..120),
     ) {
-        play(workers, entries, generation, events);
+        play(workers, entries, generation, beginning(), events);
+    }
+
+    #[test]
+    fn on_a_node_too_with_all_that_connections_do_to_frames(
+        workers in 1usize..=2,
+        entries in prop_oneof![3 => Just(4096usize), 1 => Just(8usize)],
+        generation in prop_oneof![Just(1u32), (u32::MAX - 60..=u32::MAX)],
+        events in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..80),
+    ) {
+        let events = events.iter().map(|octets| Octets(octets).event());
+        play(workers, entries, generation, beginning_of_a_node(), events);
     }
 }
 
@@ -98,7 +110,7 @@ fn a_change_and_its_inverse_leave_nothing_behind() {
     let undo = api::Transaction { changes: changes.clone() }.inverse();
     bench.apply(changes);
     assert_ne!(bench.walk(1, &frame), before[1]);
-    (0..3).for_each(|_| agrees(&mut bench, 1, &frame));
+    (0..3).for_each(|_| _ = agrees(&mut bench, 1, std::slice::from_ref(&frame)));
     bench.apply(undo.changes);
     let after: Vec<_> = (0..5).map(|port| bench.walk(port, &frame)).collect();
     assert_eq!(before, after);

@@ -1,6 +1,8 @@
 //! Tests of the switch as a whole: over memory ports without privilege, and over the kernel's own devices.
 
 mod alloc;
+mod kit;
 mod memory;
 mod node;
 mod ports;
+mod services;

@@ -37,6 +37,12 @@ pub struct Limits {
     pub unanswered: usize,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self::from(1 << 20)
+    }
+}
+
 impl From<usize> for Limits {
     /// So many connections, of which one port may have an eighth unanswered.
     fn from(total: usize) -> Self {
@@ -101,7 +107,7 @@ pub(super) struct Ledger {
 impl Default for Ledger {
     fn default() -> Self {
         Self {
-            limits: Limits::from(1 << 20),
+            limits: Limits::default(),
             places: Vec::new(),
             // A name's slot counts from 1.
             fresh: 1,

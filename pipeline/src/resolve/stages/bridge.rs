@@ -5,6 +5,8 @@
 //! goes to port 1 alone, and B is learned at port 2: that touches the cell of B's absence, so A's next frame is decided
 //! anew, and goes to port 2 alone.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{BridgeId, Change, Delta, Endpoint, EndpointKind, MacAddr, Port, PortId, StationKey, Vlan};
@@ -49,18 +51,17 @@ struct Bridging {
 }
 
 /// Who says where a station is. The operator's word goes before that of endpoints.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Placed {
     operator: Option<PortId>,
-    /// The port of the endpoints with this Ethernet address.
-    endpoint: Option<PortId>,
-    /// Endpoints that have it: one for each of a pod's addresses.
-    endpoints: u16,
+    /// The endpoints with this Ethernet address, one for each of a pod's addresses. Should they be behind several ports, that
+    /// of the first address counts, whoever was told of first.
+    endpoints: BTreeMap<IpAddr, PortId>,
 }
 
 impl Placed {
     fn port(&self) -> Option<PortId> {
-        self.operator.or(self.endpoint)
+        self.operator.or_else(|| self.endpoints.values().next().copied())
     }
 }
 
@@ -71,7 +72,7 @@ impl Bridging {
 
     /// Rewrite the row of a station that somebody places.
     fn place(&mut self, key: StationKey, touched: &mut Touched<'_>, edit: impl FnOnce(&mut Placed)) {
-        let mut placed = self.stations.peek(&key).copied().unwrap_or_default();
+        let mut placed = self.stations.peek(&key).cloned().unwrap_or_default();
         edit(&mut placed);
         self.stations.set(key, placed.port().map(|_| placed), touched);
     }
@@ -209,17 +210,11 @@ impl Stage for Bridging {
                     // A gateway is behind every port: its frames are routed, not bridged.
                     let stations = |endpoint: &&Endpoint| endpoint.kind != EndpointKind::Gateway;
                     if let Some(old) = delta.old.as_ref().filter(stations) {
-                        self.place(station_of(old), touched, |placed| {
-                            placed.endpoints = placed.endpoints.saturating_sub(1);
-                            if placed.endpoints == 0 {
-                                placed.endpoint = None;
-                            }
-                        });
+                        self.place(station_of(old), touched, |placed| _ = placed.endpoints.remove(&old.key.address));
                     }
                     if let Some(new) = delta.new.as_ref().filter(stations) {
                         self.place(station_of(new), touched, |placed| {
-                            placed.endpoints = placed.endpoints.saturating_add(1);
-                            placed.endpoint = Some(new.port);
+                            placed.endpoints.insert(new.key.address, new.port);
                         });
                     }
                 }

@@ -5,12 +5,14 @@
 
 pub(crate) mod history;
 pub(crate) mod net;
+pub(crate) mod node;
+pub(crate) mod script;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use api::{BridgeId, Change, Delta, PortId, Transaction};
-use pipeline::burst::{Burst, Extra, Verdict, VlanEdit};
+use pipeline::burst::{Burst, Extra, Verdict, VlanEdit, guard};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::{Live, Now};
@@ -20,13 +22,18 @@ use pipeline::raw::{Frame, Pool, Stash};
 use pipeline::resolve::program::Program;
 use pipeline::resolve::stage::{Next, StageDef};
 use pipeline::resolve::stages::STAGES;
-use pipeline::resolve::walk::{Copy, Walk};
+use pipeline::resolve::walk::{Copy, Effect, Walk};
+use pipeline::rewrite::edits::Edits;
 use pipeline::{Pipeline, Turn, parse, rewrite};
 
 /// Frame slots of a bench; none is ever lost.
 const SLOTS: usize = 2048;
 /// Entries of each cache.
 const ENTRIES: usize = 1 << 14;
+/// Walks after which every choice among three has been made: all but 4 in a million million.
+const CHOICES: u64 = 64;
+/// Entries of the caches of a worker that is to know no flow.
+const NEWCOMER: usize = 64;
 /// The step in which time passes: what one sweep makes up for.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -58,7 +65,10 @@ impl Fate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decided {
     Drop(DropReason),
-    Ways(Vec<Copy>),
+    /// What is done to the headers is done before the copies.
+    Ways(Vec<Copy>, Edits),
+    /// What the frame becomes cannot be told from the decision alone: it makes a connection, is answered, waits. In words.
+    Else(String),
 }
 
 struct Worker {
@@ -79,6 +89,8 @@ pub(crate) struct Bench {
     /// What left beside the lanes, since a test last took it.
     pub(crate) extra: Vec<(u16, Vec<u8>)>,
     workers: Vec<Worker>,
+    /// One that knows no flow: see [`Self::send_anew`].
+    newcomer: Worker,
     burst: Box<Burst>,
     stash: Stash,
 }
@@ -103,6 +115,7 @@ impl Bench {
             moment: None,
             order,
             workers: std::iter::repeat_with(worker).take(workers).collect(),
+            newcomer: Worker { pipeline: Pipeline::heap(NEWCOMER, 0), counters: Counters::new(64) },
             extra: Vec::new(),
             burst: Burst::new(),
             stash: Pool::heap(SLOTS, 8).stash(),
@@ -129,6 +142,7 @@ impl Bench {
             match change {
                 Change::Port(Delta { old: Some(port), new: None }) => {
                     live.stations.flush(port.bridge, Some(port.id), &live.cells);
+                    live.neighbors.flush_port(port.id, &live.cells);
                 }
                 Change::Bridge(Delta { old: Some(bridge), new: None }) => live.stations.remove(bridge.id),
                 _ => {}
@@ -155,7 +169,9 @@ impl Bench {
     pub(crate) fn send_offload(&mut self, port: u16, octets: &[u8], offload: Offload) -> (Fate, Vec<Offload>) {
         let mut left = Vec::new();
         let frame = self.frame(octets, offload);
-        let fate = self.run_seeing(port, vec![frame], &mut |frame| left.push(frame.offload().unwrap_or(Offload::NONE)));
+        let number = Some(self.number_of(port));
+        let fate = self
+            .run_seeing(port, vec![frame], number, &mut |frame| left.push(frame.offload().unwrap_or(Offload::NONE)));
         (fate.into_iter().next().unwrap(), left)
     }
 
@@ -167,13 +183,36 @@ impl Bench {
     }
 
     fn run(&mut self, port: u16, frames: Vec<Frame>) -> Vec<Fate> {
-        self.run_seeing(port, frames, &mut |_| ())
+        self.run_seeing(port, frames, Some(self.number_of(port)), &mut |_| ())
     }
 
-    fn run_seeing(&mut self, port: u16, frames: Vec<Frame>, see: &mut dyn FnMut(&Frame)) -> Vec<Fate> {
-        let number = self.number_of(port);
-        let Self { live, program, now, walks, moment, extra, workers, burst, stash, .. } = self;
-        let Worker { pipeline, counters } = &mut workers[number];
+    /// As [`Self::send`], at a worker that knows what all know, and no flow: every frame is walked for.
+    pub(crate) fn send_anew(&mut self, port: u16, octets: &[u8]) -> Fate {
+        let frame = self.frame(octets, Offload::NONE);
+        self.run_seeing(port, vec![frame], None, &mut |_| ()).remove(0)
+    }
+
+    /// What the worker of [`Self::send_anew`] remembers all the same, it forgets.
+    pub(crate) fn forget_anew(&mut self) {
+        let Self { newcomer, stash, .. } = self;
+        newcomer.pipeline.clear(stash);
+        newcomer.pipeline = Pipeline::heap(NEWCOMER, 0);
+    }
+
+    /// `number`: of the worker, or `None` for the one that knows no flow.
+    fn run_seeing(
+        &mut self,
+        port: u16,
+        frames: Vec<Frame>,
+        number: Option<usize>,
+        see: &mut dyn FnMut(&Frame),
+    ) -> Vec<Fate> {
+        let Self { live, program, now, walks, moment, extra, workers, newcomer, burst, stash, .. } = self;
+        let worker = match number {
+            Some(number) => &mut workers[number],
+            None => newcomer,
+        };
+        let Worker { pipeline, counters } = worker;
         burst.reset(PortId(port));
         for frame in frames {
             burst.push(frame).expect("a burst has room");
@@ -220,9 +259,23 @@ impl Bench {
             extra.push((port.0, frame.to_vec()));
             stash.give(frame);
         }
-        let waiting = pipeline.waiting();
-        assert_eq!(stash.available() + waiting, SLOTS, "a frame was lost");
+        self.assert_all_frames_are_there();
         fates
+    }
+
+    /// Frames that wait at any worker.
+    pub(crate) fn waiting(&self) -> usize {
+        self.workers.iter().chain([&self.newcomer]).map(|worker| worker.pipeline.waiting()).sum()
+    }
+
+    fn assert_all_frames_are_there(&self) {
+        assert_eq!(self.stash.available() + self.waiting(), SLOTS, "a frame was lost");
+    }
+
+    /// Frames dropped for a reason that no fate tells: those that waited, or were fragments.
+    pub(crate) fn dropped(&self, port: u16, reason: DropReason) -> u64 {
+        let of = |worker: &Worker| worker.counters.port(PortId(port)).drops.of(reason).map_or(0, |count| count.get());
+        self.workers.iter().map(of).sum()
     }
 
     /// Frames for [`Self::drive`].
@@ -264,33 +317,59 @@ impl Bench {
         let Some(ingress) = program.ingress(PortId(port)) else { return Some(Decided::Drop(DropReason::NoBridge)) };
         let layers = parse::layers(octets, octets.len(), None).ok()?;
         let key = parse::key(PortId(port), octets, &layers).masked(&ingress.mask);
+        if ingress.routed && layers.guard & guard::FRAGMENT != 0 && !key.eth_dst().is_group() {
+            return Some(Decided::Else("a fragment".to_owned()));
+        }
         let mut walk = Walk::new(key, layers, octets, &self.live, self.now);
-        Some(match program.decide(&mut walk) {
+        let next = program.decide(&mut walk);
+        let opens = walk.effects.iter().find(|effect| matches!(effect, Effect::Commit(_)));
+        Some(match next {
             Next::Drop(reason) => Decided::Drop(reason),
+            Next::Reply(_) | Next::Wait(..) | Next::Consumed => Decided::Else(format!("{next:?}")),
             _ if walk.outputs.is_empty() => Decided::Drop(DropReason::NoPort),
-            _ => Decided::Ways(walk.outputs),
+            _ if opens.is_some() || walk.related.is_some() || walk.cut.is_some() => {
+                Decided::Else(format!("{opens:?}, {:?}, {:?}, by {:?}", walk.related, walk.cut, walk.outputs))
+            }
+            _ => {
+                let edits = Edits::between(&walk.start, &walk.key, walk.hops);
+                Decided::Ways(walk.outputs, edits)
+            }
         })
     }
 
-    /// What a walk's decision makes of a frame.
-    pub(crate) fn fate_of(&mut self, octets: &[u8], decided: &Decided) -> Fate {
+    /// All that a walk may say: where there is a choice it is made by the time, so that is varied by nanoseconds.
+    pub(crate) fn choices(&mut self, program: &Program, port: u16, octets: &[u8]) -> BTreeSet<String> {
+        let now = self.now;
+        let mut told = BTreeSet::new();
+        for i in 0..CHOICES {
+            self.now = Now(now.0 + Duration::from_nanos(i));
+            told.insert(format!("{:?}", self.walk_by(program, port, octets)));
+        }
+        self.now = now;
+        told
+    }
+
+    /// What a walk's decision makes of a frame, if the decision alone says so.
+    pub(crate) fn fate_of(&mut self, octets: &[u8], decided: &Decided) -> Option<Fate> {
         let mut fate = Fate::default();
-        let ways = match decided {
-            Decided::Drop(reason) => return Fate::drop(*reason),
-            Decided::Ways(ways) => ways,
+        let (ways, edits) = match decided {
+            Decided::Drop(reason) => return Some(Fate::drop(*reason)),
+            Decided::Ways(ways, edits) => (ways, edits),
+            Decided::Else(_) => return None,
         };
-        let size = parse::layers(octets, octets.len(), None).map_or(0, |layers| layers.guard >> 16);
+        let layers = parse::layers(octets, octets.len(), None).ok()?;
         for way in ways {
             let mut frame = self.frame(octets, Offload::NONE);
-            if size > u32::from(way.mtu) {
+            if layers.guard >> guard::SIZE_SHIFT > u32::from(way.mtu) {
                 fate.drops.push(DropReason::ExceedsMtu);
             } else {
+                assert!(edits.is_empty() || edits.apply(&mut frame, &layers));
                 assert!(rewrite::vlan(&mut frame, way.vlan));
                 fate.sent.push((way.port.0, frame.to_vec()));
             }
             self.stash.give(frame);
         }
-        fate
+        Some(fate)
     }
 
     /// The same nouns, programmed at once into an empty program.
@@ -306,6 +385,8 @@ impl Bench {
             self.sweep(STEP.min(end - self.now.0));
             if self.now.second() != second {
                 self.live.stations.expire(self.now, &self.live.cells);
+                self.live.neighbors.expire(self.now, &self.live.cells);
+                self.live.connections.expire(self.now, usize::MAX);
             }
         }
     }
@@ -313,17 +394,34 @@ impl Bench {
     /// Some time passes, and the workers sweep.
     pub(crate) fn sweep(&mut self, time: Duration) {
         self.now = Now(self.now.0 + time);
-        let Self { live, program, now, workers, stash, .. } = self;
+        let Self { live, program, now, workers, stash, burst, extra, .. } = self;
         for Worker { pipeline, counters } in workers {
-            let moment = live.cells.now();
-            pipeline.sweep(&Turn { moment, program, live, counters, now: *now, walks: 0 }, stash);
+            let turn = Turn { moment: live.cells.now(), program, live, counters, now: *now, walks: usize::MAX };
+            pipeline.sweep(&turn, stash);
+            // What has waited goes on, as the worker does it.
+            while pipeline.resume(burst) {
+                pipeline.run(burst, &turn, stash);
+                for lane in 0..burst.len() {
+                    let Some(frame) = burst.frames[lane].take() else { continue };
+                    if let Verdict::Output(port) = burst.verdicts[lane] {
+                        extra.push((port.0, frame.to_vec()));
+                    }
+                    stash.give(frame);
+                }
+                for Extra { frame, port, .. } in burst.extra.drain(..) {
+                    extra.push((port.0, frame.to_vec()));
+                    stash.give(frame);
+                }
+            }
         }
     }
 
-    /// As [`Self::pass`], without a sweep: nobody had time for one.
+    /// As [`Self::pass`], without a sweep: nobody had time for one. Connections do not expire: that no worker keeps one in
+    /// use for longer rests on the sweep.
     pub(crate) fn jump(&mut self, time: Duration) {
         self.now = Now(self.now.0 + time);
         self.live.stations.expire(self.now, &self.live.cells);
+        self.live.neighbors.expire(self.now, &self.live.cells);
     }
 
     /// Events so far, by name, summed over the workers; only those that happened.

@@ -1,0 +1,156 @@
+//! Frames of connections through a [`node`](crate::node)'s network, as its pods send them.
+//!
+//! ```text
+//! flow i:  client i mod 110, port 1024 + i / 110  ->  service i mod services, port 80     from port 1
+//!          backend of that service, port 8080     ->  that client, that port              from port 2
+//! ```
+
+use anyhow::{Result, ensure};
+use etherparse::PacketBuilder;
+use std::net::{IpAddr, SocketAddr};
+
+use api::MacAddr;
+
+use crate::frames::{FCS, Frames, HEADERS_TCP, Random, Size};
+use crate::node::{BACKEND_PORT, CLIENTS, Family, ROUTER, SERVICE_PORT, SERVICES, backend_mac, client_mac};
+
+/// The first source port of a client.
+const FIRST_PORT: usize = 1024;
+/// Flows at most: each has a source port of its client to itself.
+const MOST: usize = CLIENTS * (65536 - FIRST_PORT);
+/// Hop limit of every frame.
+pub const HOPS: u8 = 64;
+
+/// What a segment is in the life of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// The client's first.
+    Syn,
+    /// The backend's first.
+    SynAck,
+    /// Any from the client's second on.
+    Ask,
+    /// Any from the backend's second on.
+    Answer,
+}
+
+/// Connections from clients to services.
+#[derive(Clone, Copy, Debug)]
+pub struct Flows {
+    /// Of this family.
+    pub family: Family,
+    /// How many.
+    pub count: usize,
+    /// Spread evenly over so many services.
+    pub services: usize,
+    /// Octets of their frames.
+    pub size: Size,
+}
+
+impl Flows {
+    /// Check that there are addresses and ports for so many.
+    ///
+    /// # Errors
+    /// When there are not.
+    pub fn check(&self) -> Result<()> {
+        let Self { count, services, .. } = self;
+        ensure!((1..=MOST).contains(count), "{count} flows: 1 to {MOST} can be told apart");
+        ensure!((1..=SERVICES).contains(services), "{services} services: there are addresses for 1 to {SERVICES}");
+        Ok(())
+    }
+
+    /// The frames of one kind, a frame of each flow, in random order; as often as makes a list of some length if the list
+    /// is `repeated`.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn frames(&self, segment: Segment, repeated: bool) -> Result<Frames> {
+        self.check()?;
+        let times = if repeated { Frames::FEWEST.div_ceil(self.count) } else { 1 };
+        let mut order: Vec<u32> = (0..times).flat_map(|_| 0..self.count as u32).collect();
+        Random::new(segment as u64).shuffle(&mut order);
+        let mut frames = Frames::default();
+        for (n, &flow) in order.iter().enumerate() {
+            frames.push(&self.frame(flow as usize, segment, self.size.nth(n) - FCS)?)?;
+        }
+        Ok(frames)
+    }
+
+    /// The client of a flow.
+    pub fn client(&self, flow: usize) -> usize {
+        flow % CLIENTS
+    }
+
+    /// The service of a flow.
+    pub fn service(&self, flow: usize) -> usize {
+        flow % self.services
+    }
+
+    /// The client's end of a flow.
+    pub fn near(&self, flow: usize) -> SocketAddr {
+        SocketAddr::new(self.family.client(self.client(flow)), (FIRST_PORT + flow / CLIENTS) as u16)
+    }
+
+    /// The end that the client speaks to.
+    pub fn far(&self, flow: usize) -> SocketAddr {
+        SocketAddr::new(self.family.service(self.service(flow)), SERVICE_PORT)
+    }
+
+    /// The end that hears it.
+    pub fn behind(&self, flow: usize) -> SocketAddr {
+        SocketAddr::new(self.family.backend(self.service(flow)), BACKEND_PORT)
+    }
+
+    /// One frame, `len` octets without FCS where its headers leave it so few.
+    fn frame(&self, flow: usize, segment: Segment, len: usize) -> Result<Vec<u8>> {
+        let there = matches!(segment, Segment::Syn | Segment::Ask);
+        let (mac, from, to) = if there {
+            (client_mac(self.client(flow)), self.near(flow), self.far(flow))
+        } else {
+            (backend_mac(self.service(flow)), self.behind(flow), self.near(flow))
+        };
+        let headers = HEADERS_TCP + if self.family == Family::Six { 20 } else { 0 };
+        let payload = vec![0; len.saturating_sub(headers)];
+        let mut frame = Vec::with_capacity(headers + payload.len());
+        let tcp = to_router(mac, from.ip(), to.ip())?.tcp(from.port(), to.port(), 1, 1000);
+        match segment {
+            Segment::Syn => tcp.syn().write(&mut frame, &payload)?,
+            Segment::SynAck => tcp.syn().ack(2).write(&mut frame, &payload)?,
+            Segment::Ask | Segment::Answer => tcp.ack(2).write(&mut frame, &payload)?,
+        }
+        Ok(frame)
+    }
+}
+
+/// A datagram from a client to each of so many addresses outside, in random order.
+///
+/// # Errors
+/// When there are none or too many.
+pub fn outward(family: Family, destinations: usize, size: Size) -> Result<Frames> {
+    ensure!((1..=1 << 23).contains(&destinations), "{destinations} destinations: 1 to {}", 1 << 23);
+    let times = Frames::FEWEST.div_ceil(destinations);
+    let mut order: Vec<u32> = (0..times).flat_map(|_| 0..destinations as u32).collect();
+    Random::new(0).shuffle(&mut order);
+    let mut frames = Frames::default();
+    for (n, &number) in order.iter().enumerate() {
+        let (number, client) = (number as usize, number as usize % CLIENTS);
+        let headers = if family == Family::Six { 62 } else { 42 };
+        let payload = vec![0; (size.nth(n) - FCS).saturating_sub(headers)];
+        let mut frame = Vec::with_capacity(headers + payload.len());
+        to_router(client_mac(client), family.client(client), family.outside(number))?
+            .udp(1000, 2000)
+            .write(&mut frame, &payload)?;
+        frames.push(&frame)?;
+    }
+    Ok(frames)
+}
+
+/// A packet that is sent to the router.
+fn to_router(mac: MacAddr, from: IpAddr, to: IpAddr) -> Result<etherparse::PacketBuilderStep<etherparse::IpHeaders>> {
+    let ethernet = PacketBuilder::ethernet2(mac.0, ROUTER.0);
+    Ok(match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), HOPS),
+        (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), HOPS),
+        _ => anyhow::bail!("{from} and {to} are not of one family"),
+    })
+}

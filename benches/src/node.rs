@@ -1,0 +1,223 @@
+//! A node's network to measure with: one bridge with a router, clients behind port 1, and behind port 2 backends of
+//! services and the way out.
+//!
+//! ```text
+//!   clients 10.1.0.2..111, fd00:1::2.. ── port 1 ─┐        ┌─ port 2 ── backends 10.2.0.2.., fd00:2::2..
+//!                                                 ├ router ┤            (number s serves service s alone)
+//!   services 10.96.0.0/16, fd00:96::/64, port 80 ─┘        └─ port 2 ── neighbours 192.0.2.1..10, 2001:db8:1::1..
+//! ```
+//!
+//! Everything is programmed by transactions, as the control side does it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use api::{
+    AddressKey, Change, Choice, Delta, Endpoint, EndpointKind, Hop, MacAddr, Neighbor, PortId, Proto, Route, RouteKey,
+    Router, Service, ServiceKey, ServiceRange,
+};
+use ipnet::IpNet;
+
+use crate::world::{BRIDGE, PORTS};
+
+/// The router's Ethernet address.
+pub const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
+/// Pods that ask: as many as a node has at most.
+pub const CLIENTS: usize = 110;
+/// Services at most: their numbers fill the service range, less the address of its network.
+pub const SERVICES: usize = 60_000;
+/// The port of every service.
+pub const SERVICE_PORT: u16 = 80;
+/// The port of every backend.
+pub const BACKEND_PORT: u16 = 8080;
+/// Neighbours by which prefixes lead.
+const NEIGHBORS: usize = 10;
+
+/// Internet protocols of a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Four,
+    /// IPv6.
+    Six,
+}
+
+impl Family {
+    /// An address of 10.`net`.0.0/16, or of fd00:`net`::/64.
+    fn of_net(self, net: u8, host: usize) -> IpAddr {
+        match self {
+            Self::Four => {
+                let [.., high, low] = (host as u32).to_be_bytes();
+                Ipv4Addr::new(10, net, high, low).into()
+            }
+            // fd00:96:: is written as fd00:0096::, hence the digits are decimal.
+            Self::Six => {
+                let net = u16::from(net / 10) << 4 | u16::from(net % 10);
+                let [high, low] = [(host >> 16) as u16, host as u16];
+                Ipv6Addr::new(0xfd00, net, 0, 0, 0, 0, high, low).into()
+            }
+        }
+    }
+
+    /// The address of a client.
+    pub fn client(self, number: usize) -> IpAddr {
+        self.of_net(1, 2 + number)
+    }
+
+    /// The address of a backend.
+    pub fn backend(self, number: usize) -> IpAddr {
+        self.of_net(2, 2 + number)
+    }
+
+    /// The address of a service.
+    pub fn service(self, number: usize) -> IpAddr {
+        self.of_net(96, 1 + number)
+    }
+
+    /// The address of a neighbour on the link of port 2.
+    fn neighbor(self, number: usize) -> IpAddr {
+        let number = (1 + number % NEIGHBORS) as u8;
+        match self {
+            Self::Four => Ipv4Addr::new(192, 0, 2, number).into(),
+            Self::Six => Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, u16::from(number)).into(),
+        }
+    }
+
+    /// The `number`-th destination outside: of 32.0.0.0/3 or 2400::/8, each once, in no order.
+    pub fn outside(self, number: usize) -> IpAddr {
+        // Steps that can be undone: an odd factor, and a shift to the right that is added without carry.
+        let mix = |mut x: u64, bits: u32| {
+            for _ in 0..2 {
+                x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15) & ((1 << bits) - 1);
+                x ^= x >> (bits / 2);
+            }
+            x
+        };
+        match self {
+            Self::Four => Ipv4Addr::from(0x2000_0000 | mix(number as u64, 29) as u32).into(),
+            Self::Six => {
+                let high = 0x24 << 56 | mix(number as u64, 56);
+                Ipv6Addr::from(u128::from(high) << 64 | u128::from(mix(number as u64 + 1, 56))).into()
+            }
+        }
+    }
+
+    /// All of [`Self::outside`].
+    fn everywhere(self) -> IpNet {
+        match self {
+            Self::Four => net(Ipv4Addr::new(32, 0, 0, 0), 3),
+            Self::Six => net(Ipv6Addr::new(0x2400, 0, 0, 0, 0, 0, 0, 0), 8),
+        }
+    }
+
+    /// The links of the router, each as its address there and the length of its prefix.
+    fn gateways(self) -> [IpNet; 2] {
+        let lengths = match self {
+            Self::Four => [24, 16],
+            Self::Six => [64, 64],
+        };
+        [net(self.of_net(1, 1), lengths[0]), net(self.of_net(2, 1), lengths[1])]
+    }
+
+    /// The range of [`Self::service`].
+    fn services(self) -> IpNet {
+        net(self.of_net(96, 0), if self == Self::Four { 16 } else { 64 })
+    }
+}
+
+/// A prefix of a length that its family has.
+fn net(address: impl Into<IpAddr>, len: u8) -> IpNet {
+    let address = address.into();
+    IpNet::new(address, len).unwrap_or_else(|_| IpNet::from(address))
+}
+
+/// The Ethernet address of a client.
+pub fn client_mac(number: usize) -> MacAddr {
+    numbered(1, number)
+}
+
+/// The Ethernet address of a backend.
+pub fn backend_mac(number: usize) -> MacAddr {
+    numbered(2, number)
+}
+
+/// The Ethernet address of the neighbour by which the `number`-th prefix leads.
+pub fn neighbor_mac(number: usize) -> MacAddr {
+    numbered(3, number % NEIGHBORS)
+}
+
+fn numbered(kind: u8, number: usize) -> MacAddr {
+    let [a, b, c, d] = (number as u32).to_be_bytes();
+    MacAddr([2, kind, a, b, c, d])
+}
+
+/// The router, and the clients behind port 1.
+pub fn router() -> Vec<Change> {
+    let gateways = [Family::Four, Family::Six].map(Family::gateways).concat();
+    let router = Router {
+        bridge: BRIDGE,
+        mac: ROUTER,
+        gateways: gateways.clone(),
+        node: Vec::new(),
+        uplink: None,
+        snat_ports: Router::SNAT_PORTS,
+    };
+    let local = gateways.iter().map(|gateway| route(gateway.trunc(), Hop::Endpoint));
+    let mut changes: Vec<Change> = [Change::Router(Delta::add(router))].into_iter().chain(local).collect();
+    for family in [Family::Four, Family::Six] {
+        changes.extend((0..CLIENTS).map(|n| pod(family.client(n), PORTS[0], client_mac(n))));
+    }
+    changes
+}
+
+/// Prefixes of the outside, each by way of a neighbour behind port 2: one that holds every [`Family::outside`], or the
+/// first so many of them one by one.
+pub fn prefixes(family: Family, count: usize) -> Vec<Change> {
+    let neighbor = |n| {
+        let key = AddressKey { bridge: BRIDGE, address: family.neighbor(n) };
+        Change::Neighbor(Delta::add(Neighbor { key, port: PORTS[1], mac: neighbor_mac(n) }))
+    };
+    let via = |n| Hop::Via { port: PORTS[1], gateway: family.neighbor(n) };
+    let neighbors = (0..NEIGHBORS).map(neighbor);
+    if count == 1 {
+        return neighbors.chain([route(family.everywhere(), via(0))]).collect();
+    }
+    neighbors.chain((0..count).map(|n| route(family.outside(n).into(), via(n)))).collect()
+}
+
+/// So many services over TCP and UDP, each with one backend behind port 2: with one it is known what answers come from, and
+/// to a packet of a connection the others make no difference.
+pub fn services(family: Family, count: usize) -> Vec<Change> {
+    let range = ServiceRange { prefix: family.services(), origin: "bench".to_owned() };
+    let mut changes = vec![Change::ServiceRange(Delta::add(range))];
+    for n in 0..count {
+        changes.push(pod(family.backend(n), PORTS[1], backend_mac(n)));
+        for proto in [Proto::Tcp, Proto::Udp] {
+            changes.push(Change::Service(Delta::add(service(family, proto, n))));
+        }
+    }
+    changes
+}
+
+/// One service.
+pub fn service(family: Family, proto: Proto, number: usize) -> Service {
+    Service {
+        key: ServiceKey { address: family.service(number), proto, port: SERVICE_PORT },
+        name: format!("default/s{number}").into(),
+        choice: Choice::Random,
+        backends: [SocketAddr::new(family.backend(number), BACKEND_PORT)].into(),
+        draining: Arc::from([]),
+    }
+}
+
+fn pod(address: IpAddr, port: PortId, mac: MacAddr) -> Change {
+    let identity = u64::from(port.0) << 32 | mac.0.iter().skip(2).fold(0, |sum, octet| sum << 8 | u64::from(*octet));
+    let name = format!("pod/default/{address}");
+    let key = AddressKey { bridge: BRIDGE, address };
+    Change::Endpoint(Delta::add(Endpoint { key, port, mac, kind: EndpointKind::Pod, identity, name }))
+}
+
+fn route(prefix: IpNet, to: Hop) -> Change {
+    let key = RouteKey { bridge: BRIDGE, prefix };
+    Change::Route(Delta::add(Route { key, to, origin: "bench".to_owned() }))
+}

@@ -1,0 +1,284 @@
+//! The node of the lab, its pods, the outside, and the manifests that make them a cluster.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Context;
+
+use crate::daemon::Daemon;
+use crate::greeter::Greeter;
+use crate::host::Host;
+use crate::labs::Options;
+
+/// Words of the daemon's command line.
+const DAEMON: &str = "--node node-a --uplink up --service-cidr 10.96.0.0/16,fd00:96::/112";
+
+/// The port of every greeter, which the services call `targetPort`.
+pub(super) const GREETER: u16 = 8080;
+
+/// The versions of IP: every address of the lab has one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ip {
+    V4,
+    V6,
+}
+
+/// Both.
+pub(super) const FAMILIES: [Ip; 2] = [Ip::V4, Ip::V6];
+
+/// An address of each version.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dual(pub(super) &'static str, pub(super) &'static str);
+
+impl Dual {
+    pub(super) fn of(self, ip: Ip) -> IpAddr {
+        let text = if ip == Ip::V4 { self.0 } else { self.1 };
+        // They are written below.
+        text.parse().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    }
+
+    pub(super) fn at(self, ip: Ip, port: u16) -> SocketAddr {
+        SocketAddr::new(self.of(ip), port)
+    }
+
+    /// With its prefix lengths.
+    fn on_link(self) -> [(IpAddr, u8); 2] {
+        [(self.of(Ip::V4), 24), (self.of(Ip::V6), 64)]
+    }
+}
+
+pub(super) const GATEWAY: Dual = Dual("10.244.1.1", "fd00:244:1::1");
+pub(super) const NODE: Dual = Dual("192.0.2.10", "2001:db8::10");
+/// A router outside, and whom it leads to.
+pub(super) const BEYOND: Dual = Dual("192.0.2.1", "2001:db8::1");
+pub(super) const INTERNET: Dual = Dual("198.51.100.1", "2001:db8:1::1");
+/// Addresses that nobody has: in the podCIDR, beside the node, among the services.
+pub(super) const NO_POD: Dual = Dual("10.244.1.99", "fd00:244:1::99");
+pub(super) const NO_NODE: Dual = Dual("192.0.2.99", "2001:db8::99");
+pub(super) const NO_SERVICE: Dual = Dual("10.96.0.99", "fd00:96::99");
+
+/// A pod: where it is, and what its port and its object say.
+#[derive(Debug)]
+pub(super) struct Pod {
+    pub(super) host: Host,
+    pub(super) address: Dual,
+    mac: &'static str,
+    _greeter: Greeter,
+}
+
+impl Pod {
+    fn new(name: &'static str, address: Dual, mac: &'static str) -> anyhow::Result<Self> {
+        let host = Host::new(name)?;
+        host.loopback(&[])?;
+        let greeter = Greeter::start(&host, GREETER)?;
+        Ok(Self { host, address, mac, _greeter: greeter })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.host.name()
+    }
+
+    fn attach(&self, daemon: &Daemon) -> anyhow::Result<()> {
+        let name = self.name();
+        daemon.vsctl(&format!(
+            "add-port br-pods pod-{name} -- set Interface pod-{name} type=tap options:netns={} options:ifname=eth0 \
+             mac=\"{}\" external_ids:pod=default/{name}",
+            self.host.path().display(),
+            self.mac
+        ))?;
+        self.host.configure("eth0", self.address.on_link())?;
+        FAMILIES.into_iter().try_for_each(|ip| self.host.default_route(GATEWAY.of(ip)))
+    }
+
+    /// Its object.
+    pub(super) fn manifest(&self, ready: bool) -> String {
+        let (name, status) = (self.name(), if ready { "True" } else { "False" });
+        let [v4, v6] = FAMILIES.map(|ip| self.address.of(ip));
+        format!(
+            "---\napiVersion: v1\nkind: Pod\n\
+             metadata: {{name: {name}, namespace: default, labels: {{app: web, pod: {name}}}}}\n\
+             spec: {{nodeName: node-a, containers: [{{name: main, image: none, ports: [{{name: greet, containerPort: {GREETER}}}]}}]}}\n\
+             status: {{phase: Running, podIP: \"{v4}\", podIPs: [{{ip: \"{v4}\"}}, {{ip: \"{v6}\"}}], \
+             conditions: [{{type: Ready, status: \"{status}\"}}]}}\n"
+        )
+    }
+}
+
+/// A service: its name, its addresses, whom it selects.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Service {
+    pub(super) name: &'static str,
+    pub(super) address: Dual,
+    selector: &'static str,
+}
+
+/// Port of every service that leads to the greeters.
+pub(super) const PORT: u16 = 80;
+/// Port of every service that leads to the same port of the pod.
+pub(super) const BULK: u16 = 5001;
+
+/// All pods.
+pub(super) const WEB: Service =
+    Service { name: "web", address: Dual("10.96.0.10", "fd00:96::10"), selector: "app: web" };
+/// One pod, by two names.
+pub(super) const ONLY_B: Service =
+    Service { name: "only-b", address: Dual("10.96.0.11", "fd00:96::11"), selector: "pod: b" };
+pub(super) const ALSO_B: Service =
+    Service { name: "also-b", address: Dual("10.96.0.12", "fd00:96::12"), selector: "pod: b" };
+/// Nobody.
+pub(super) const EMPTY: Service =
+    Service { name: "empty", address: Dual("10.96.0.13", "fd00:96::13"), selector: "app: none" };
+/// The pod of the host's network.
+pub(super) const AGENT: Service =
+    Service { name: "agent", address: Dual("10.96.0.14", "fd00:96::14"), selector: "app: agent" };
+
+const SERVICES: [Service; 5] = [WEB, ONLY_B, ALSO_B, EMPTY, AGENT];
+
+impl Service {
+    pub(super) fn at(self, ip: Ip) -> SocketAddr {
+        self.address.at(ip, PORT)
+    }
+
+    pub(super) fn bulk(self, ip: Ip) -> SocketAddr {
+        self.address.at(ip, BULK)
+    }
+
+    /// Its object.
+    pub(super) fn manifest(self) -> String {
+        let Self { name, selector, .. } = self;
+        let [v4, v6] = FAMILIES.map(|ip| self.address.of(ip));
+        let port = |name: &str, protocol: &str, port: u16, target: u16| {
+            format!("{{name: {name}, protocol: {protocol}, port: {port}, targetPort: {target}}}")
+        };
+        let ports = [
+            port("tcp", "TCP", PORT, GREETER),
+            port("udp", "UDP", PORT, GREETER),
+            port("bulk-tcp", "TCP", BULK, BULK),
+            port("bulk-udp", "UDP", BULK, BULK),
+        ];
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{clusterIP: \"{v4}\", clusterIPs: [\"{v4}\", \"{v6}\"], ipFamilies: [IPv4, IPv6], \
+             ipFamilyPolicy: RequireDualStack, selector: {{{selector}}}, ports: [{}]}}\n",
+            ports.join(", ")
+        )
+    }
+}
+
+/// The whole lab.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) daemon: Daemon,
+    pub(super) node: Host,
+    pub(super) a: Pod,
+    pub(super) b: Pod,
+    pub(super) c: Pod,
+    pub(super) outside: Host,
+    _greeters: [Greeter; 2],
+}
+
+impl Cluster {
+    /// Ports, addresses and routes; no object yet.
+    pub(super) fn build(options: &Options) -> anyhow::Result<Self> {
+        let (node, outside) = (Host::of_daemon("node"), Host::new("outside")?);
+        node.loopback(&[])?;
+        let a = Pod::new("a", Dual("10.244.1.11", "fd00:244:1::11"), "02:44:00:00:00:11")?;
+        let b = Pod::new("b", Dual("10.244.1.12", "fd00:244:1::12"), "02:44:00:00:00:12")?;
+        let c = Pod::new("c", Dual("10.244.1.13", "fd00:244:1::13"), "02:44:00:00:00:13")?;
+        let greeters = [Greeter::start(&node, GREETER)?, Greeter::start(&outside, GREETER)?];
+
+        let daemon = Daemon::with(options.workers, options.keep, DAEMON)?;
+        daemon.vsctl("add-br br-pods")?;
+        node.configure("br-pods", NODE.on_link())?;
+        for pod in [&a, &b, &c] {
+            pod.attach(&daemon)?;
+        }
+        daemon.vsctl(&format!(
+            "add-port br-pods up -- set Interface up type=tap options:netns={} options:ifname=eth0",
+            outside.path().display()
+        ))?;
+        outside.configure("eth0", BEYOND.on_link())?;
+        outside.loopback(&FAMILIES.map(|ip| INTERNET.of(ip)))?;
+        for ip in FAMILIES {
+            node.default_route(BEYOND.of(ip))?;
+        }
+        let cluster = Self { daemon, node, a, b, c, outside, _greeters: greeters };
+        cluster.route_outside(true)?;
+        Ok(cluster)
+    }
+
+    /// State where the outside is, or take that back.
+    pub(super) fn route_outside(&self, there: bool) -> anyhow::Result<()> {
+        for ip in FAMILIES {
+            let (link, all) = match ip {
+                Ip::V4 => ("192.0.2.0/24", "0.0.0.0/0"),
+                Ip::V6 => ("2001:db8::/64", "::/0"),
+            };
+            if there {
+                self.daemon.vsctl(&format!("route/add br-pods {link} dev up"))?;
+                self.daemon.vsctl(&format!("route/add br-pods {all} dev up via {}", BEYOND.of(ip)))?;
+            } else {
+                self.daemon.vsctl(&format!("route/del br-pods {all}"))?;
+                self.daemon.vsctl(&format!("route/del br-pods {link}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The objects of the cluster.
+    pub(super) fn apply(&self) -> anyhow::Result<()> {
+        let mut all = node_manifests();
+        all.extend([&self.a, &self.b, &self.c].map(|pod| pod.manifest(true)));
+        all.extend(SERVICES.map(Service::manifest));
+        self.daemon.apply(&all).context("the cluster's objects")
+    }
+
+    /// All of it that has a network.
+    pub(super) fn hosts(&self) -> [&Host; 5] {
+        [&self.node, &self.a.host, &self.b.host, &self.c.host, &self.outside]
+    }
+
+    /// Do something while this service is deleted.
+    pub(super) fn without<T>(&self, service: Service, probe: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.daemon.vsctl(&format!("delete service {}", service.name))?;
+        let result = probe();
+        self.daemon.apply(&service.manifest())?;
+        result
+    }
+
+    /// Do something while this pod is not ready.
+    pub(super) fn unready<T>(&self, pod: &Pod, probe: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.daemon.apply(&pod.manifest(false))?;
+        let result = probe();
+        self.daemon.apply(&pod.manifest(true))?;
+        result
+    }
+}
+
+/// The node, the namespace, and a pod of the host's network.
+fn node_manifests() -> String {
+    let [v4, v6] = FAMILIES.map(|ip| NODE.of(ip));
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: node-a}}\n\
+         spec: {{podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, \"fd00:244:1::/64\"]}}\n\
+         status: {{addresses: [{{type: InternalIP, address: \"{v4}\"}}, {{type: InternalIP, address: \"{v6}\"}}]}}\n\
+         ---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: default}}\n\
+         ---\napiVersion: v1\nkind: Pod\nmetadata: {{name: agent, namespace: default, labels: {{app: agent}}}}\n\
+         spec: {{nodeName: node-a, hostNetwork: true, containers: [{{name: main, image: none}}]}}\n\
+         status: {{phase: Running, podIP: \"{v4}\", podIPs: [{{ip: \"{v4}\"}}, {{ip: \"{v6}\"}}], \
+         conditions: [{{type: Ready, status: \"True\"}}]}}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_of_the_lab_has_both_versions() {
+        let services = SERVICES.map(|service| service.address);
+        for address in [GATEWAY, NODE, BEYOND, INTERNET, NO_POD, NO_NODE, NO_SERVICE].into_iter().chain(services) {
+            assert_eq!(FAMILIES.map(|ip| address.of(ip).is_ipv4()), [true, false], "{address:?}");
+            assert!(!address.of(Ip::V4).is_unspecified(), "{address:?}");
+        }
+    }
+}
