@@ -220,7 +220,7 @@ fn bad_input_is_refused_in_one_line_and_changes_nothing() {
         ("add-port br0 br1", "add-port: br1: cannot create a port named br1 because a bridge named br1 already exists"),
         (
             "add-port br0 lo",
-            "add-port: lo: is an existing interface; to attach it, type: vsctl add-port br0 lo -- set Interface lo type=afxdp",
+            "add-port: lo: is an existing interface; to attach it, type: vsctl add-port br0 lo -- set Interface lo type=packet (or, once it is supported, type=afxdp)",
         ),
         (
             "add-port br0 p2 tag=5000",
