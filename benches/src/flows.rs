@@ -79,6 +79,19 @@ impl Flows {
         self.shuffled(segment, 1, 0)
     }
 
+    /// The frames of one client's flows, in order.
+    ///
+    /// # Errors
+    /// As [`Self::frames`].
+    pub fn frames_of_client(&self, segment: Segment, client: usize) -> Result<Frames> {
+        self.check()?;
+        let mut frames = Frames::default();
+        for (n, flow) in (client..self.count).step_by(CLIENTS).enumerate() {
+            frames.push(&self.frame(flow, segment, self.size.nth(n) - FCS)?)?;
+        }
+        Ok(frames)
+    }
+
     fn shuffled(&self, segment: Segment, times: usize, seed: u64) -> Result<Frames> {
         self.check()?;
         let mut order: Vec<u32> = (0..times).flat_map(|_| 0..self.count as u32).collect();

@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod churn;
 pub mod learn;
 pub mod parse;
+pub mod program;
 pub mod route;
 pub mod service;
 pub mod service_new;
@@ -38,6 +39,7 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &service_new::UDP,
     &service_new::TCP,
     &churn::SCENARIO,
+    &program::SCENARIO,
     &tap::PPS,
     &tap::TCP,
     &tap_idle::SCENARIO,
