@@ -63,7 +63,7 @@ type Storm = fn(usize) -> Vec<u8>;
 const STORMS: [(&str, Storm); 7] = [
     ("a SYN flood at a service", |n| {
         let [a, b] = ends(n);
-        packet(STORM, ([10, 200, a, b], 1024 + n as u16), (SERVICE, 80), TCP)
+        packet(STORM, ([10, 200, a, b], n as u16), (SERVICE, 80), TCP)
     }),
     ("a scan of a pod's ports", |n| packet(STORM, ([10, 0, 0, 1], 4000), ([10, 0, 0, 2], n as u16), UDP)),
     ("flows of one packet", |n| {
