@@ -57,6 +57,7 @@ impl Octets<'_> {
         self.0.split_off_first().copied().unwrap_or(0)
     }
 
+    /// One of so many.
     fn of<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
         choices[usize::from(self.next()) % N]
     }
