@@ -57,6 +57,7 @@ impl Octets<'_> {
         self.0.split_off_first().copied().unwrap_or(0)
     }
 
+    /// One of so many.
     fn of<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
         choices[usize::from(self.next()) % N]
     }
@@ -382,11 +383,14 @@ pub(crate) fn asks_for_a_neighbor(frame: &[u8]) -> bool {
     }
 }
 
-/// Offset of the transport header of a packet without options and extensions, and its protocol.
+/// Offset of the transport header of a packet without options and extensions, and its protocol. `None` for fragments: one
+/// alone, turned round twice, would be taken for a part of the datagram that it is from.
 fn layout(frame: &[u8]) -> Option<(usize, u8)> {
     match untagged(frame)? {
-        (IPV4, packet) if packet.len() >= 28 && packet[0] == 0x45 => Some((34, packet[9])),
-        (IPV6, packet) if packet.len() >= 48 => Some((54, packet[6])),
+        (IPV4, packet) if packet.len() >= 28 && packet[0] == 0x45 && packet[6] & 0x3f == 0 && packet[7] == 0 => {
+            Some((34, packet[9]))
+        }
+        (IPV6, packet) if packet.len() >= 48 && packet[6] != 44 => Some((54, packet[6])),
         _ => None,
     }
 }
