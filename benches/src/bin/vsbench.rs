@@ -202,7 +202,14 @@ mod tests {
 
     #[test]
     fn options_that_make_no_sense_are_refused() {
-        for bad in [["--flows", "0"], ["--size", "63"], ["--duration", "nan"], ["--cpus", "x"]] {
+        for bad in [
+            ["--flows", "0"],
+            ["--prefixes", "0"],
+            ["--services", "60001"],
+            ["--size", "63"],
+            ["--duration", "nan"],
+            ["--cpus", "x"],
+        ] {
             assert!(Arguments::try_parse_from(["vsbench", "bridge", bad[0], bad[1]]).is_err(), "{bad:?}");
         }
     }
@@ -210,8 +217,8 @@ mod tests {
     #[test]
     fn every_scenario_that_may_run_runs() {
         for scenario in chosen(&["all"]).unwrap() {
-            let arguments =
-                Arguments::try_parse_from(["vsbench", scenario.name, "--flows", "300", "--duration", "0.05"]).unwrap();
+            let small = ["--flows", "300", "--prefixes", "300", "--services", "100", "--duration", "0.05"];
+            let arguments = Arguments::try_parse_from(["vsbench", scenario.name].into_iter().chain(small)).unwrap();
             let outcomes = ladder(scenario, &arguments, &Machine::measure()).unwrap();
             assert!(outcomes[0].tsc_per_packet > 0.0 && outcomes[0].mpps > 0.0, "{outcomes:?}");
         }

@@ -62,3 +62,56 @@ fn run(name: &str, family: Family, params: &Params, machine: &Machine) -> Result
         ..tally.outcome(name, frames.mean_size(), generator, machine)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::HOPS;
+    use crate::frames::Size;
+    use crate::node::{ROUTER, neighbor_mac};
+    use crate::world::PORTS;
+    use control::Switch as _;
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    #[test]
+    fn every_frame_goes_to_the_neighbor_of_its_prefix_one_hop_poorer() {
+        for (family, prefixes) in [(Family::Four, 1), (Family::Four, 50), (Family::Six, 1), (Family::Six, 50)] {
+            let params = Params {
+                flows: 50,
+                prefixes,
+                services: 1,
+                size: Size::Fixed(64),
+                pcap: Vec::new(),
+                cpus: Vec::new(),
+                duration: std::time::Duration::ZERO,
+            };
+            let frames = Arc::new(outward(family, params.flows, params.size).unwrap());
+            let mut world = world(family, &params, &frames).unwrap();
+            let capture = world.ask(|switch| switch.capture(PORTS[1])).unwrap();
+            let (drops, misses) = (world.drops(), world.switch.workers()[0].misses);
+            assert_eq!(world.pass(512), 512);
+            assert_eq!((world.drops(), world.switch.workers()[0].misses), (drops, misses));
+            let known: BTreeMap<IpAddr, usize> = (0..params.flows).map(|n| (family.outside(n), n)).collect();
+            assert_eq!(known.len(), params.flows, "destinations are different");
+            let mut seen = 0;
+            for captured in capture.try_iter() {
+                let packet = etherparse::SlicedPacket::from_ethernet(&captured.bytes).unwrap();
+                let (to, hops): (IpAddr, u8) = match packet.net.unwrap() {
+                    etherparse::NetSlice::Ipv4(ip) => {
+                        let ip = ip.header();
+                        assert_eq!(ip.header_checksum(), ip.to_header().calc_header_checksum());
+                        (ip.destination_addr().into(), ip.ttl())
+                    }
+                    etherparse::NetSlice::Ipv6(ip) => (ip.header().destination_addr().into(), ip.header().hop_limit()),
+                    other => panic!("{other:?}"),
+                };
+                let mac = neighbor_mac(if prefixes == 1 { 0 } else { known[&to] });
+                assert_eq!((&captured.bytes[..6], &captured.bytes[6..12]), (&mac.0[..], &ROUTER.0[..]), "{to}");
+                assert_eq!(hops, HOPS - 1);
+                seen += 1;
+            }
+            assert!(seen > 100, "{seen} frames were looked at");
+        }
+    }
+}
