@@ -28,6 +28,8 @@ pub(super) const UNKNOWN: &str = "an address that no service has is silent, and 
 pub(super) const PING: &str = "service addresses answer pings, of pods and of the node";
 pub(super) const LARGE: &str = "datagrams of 2000 and 60000 octets reach a service, and come back";
 pub(super) const BULK: &str = "a TCP stream through a service is not changed by an octet";
+pub(super) const NARROWED: &str =
+    "the sender of a datagram too large for its backend's link is told, and cuts the next";
 pub(super) const TWINS: &str = "one client port reaches one backend by two services and directly, at the same time";
 pub(super) const TRACE: &str = "trace names the service and the endpoint that it would choose";
 pub(super) const RESTART: &str = "kill -9 of the whole daemon, and a start: pods and the node reach services as before";
@@ -163,6 +165,28 @@ pub(super) fn throughput(report: &mut Report, cluster: &Cluster) -> anyhow::Resu
         "one TCP stream: {service:.2} Gbit/s through a service, in frames of {size:.0} octets; {direct:.2} Gbit/s to the pod \
          (medians of {ROUNDS}, in turns)"
     ));
+    Ok(())
+}
+
+/// The way to the backend gets narrower than the sender's own link (rule V23).
+pub(super) fn narrow(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()> {
+    let Cluster { a, b, .. } = cluster;
+    const NARROW: u16 = 1300;
+    let send = |ip| udp_echo_of(&a.host, &b.host, ONLY_B.bulk(ip), &[1400]);
+    // The first is lost, and its sender told why; what it sends after that it cuts.
+    let learn = |ip| {
+        let (first, second) = (send(ip)?, send(ip)?);
+        anyhow::Ok(match (first, second) {
+            (Probe::Silent(_), Probe::Arrived(text)) => Probe::Arrived(format!("the first was lost; then {text}")),
+            (first, second) => Probe::Silent(format!("first {}; then {}", first.text(), second.text())),
+        })
+    };
+    let learn_all = || FAMILIES.into_iter().map(learn).collect::<anyhow::Result<Vec<_>>>();
+    cluster.daemon.vsctl(&format!("set Interface pod-b mtu_request={NARROW}"))?;
+    let control = cluster.without(ONLY_B, learn_all)?;
+    let probe = learn_all()?;
+    cluster.daemon.vsctl("set Interface pod-b mtu_request=1500")?;
+    report.reaches(NARROWED, &all(&probe), Control::new(DELETED, any(&control)));
     Ok(())
 }
 
