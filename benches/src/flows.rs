@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use api::MacAddr;
 
-use crate::frames::{FCS, Frames, HEADERS_TCP, Random, Size};
+use crate::frames::{FCS, Frames, Random, Size};
 use crate::node::{BACKEND_PORT, CLIENTS, Family, ROUTER, SERVICE_PORT, SERVICES, backend_mac, client_mac};
 
 /// The first source port of a client.
@@ -32,6 +32,8 @@ pub enum Segment {
     Ask,
     /// Any from the backend's second on.
     Answer,
+    /// A datagram of the client.
+    Datagram,
 }
 
 /// Connections from clients to services.
@@ -65,10 +67,35 @@ impl Flows {
     /// # Errors
     /// When there are too many.
     pub fn frames(&self, segment: Segment, repeated: bool) -> Result<Frames> {
-        self.check()?;
         let times = if repeated { Frames::FEWEST.div_ceil(self.count) } else { 1 };
+        self.shuffled(segment, times, segment as u64)
+    }
+
+    /// A frame of each flow, in an order that is random and the same for frames of all kinds.
+    ///
+    /// # Errors
+    /// As [`Self::frames`].
+    pub fn in_order(&self, segment: Segment) -> Result<Frames> {
+        self.shuffled(segment, 1, 0)
+    }
+
+    /// The frames of one client's flows, in order.
+    ///
+    /// # Errors
+    /// As [`Self::frames`].
+    pub fn frames_of_client(&self, segment: Segment, client: usize) -> Result<Frames> {
+        self.check()?;
+        let mut frames = Frames::default();
+        for (n, flow) in (client..self.count).step_by(CLIENTS).enumerate() {
+            frames.push(&self.frame(flow, segment, self.size.nth(n) - FCS)?)?;
+        }
+        Ok(frames)
+    }
+
+    fn shuffled(&self, segment: Segment, times: usize, seed: u64) -> Result<Frames> {
+        self.check()?;
         let mut order: Vec<u32> = (0..times).flat_map(|_| 0..self.count as u32).collect();
-        Random::new(segment as u64).shuffle(&mut order);
+        Random::new(seed).shuffle(&mut order);
         let mut frames = Frames::default();
         for (n, &flow) in order.iter().enumerate() {
             frames.push(&self.frame(flow as usize, segment, self.size.nth(n) - FCS)?)?;
@@ -103,20 +130,26 @@ impl Flows {
 
     /// One frame, `len` octets without FCS where its headers leave it so few.
     fn frame(&self, flow: usize, segment: Segment, len: usize) -> Result<Vec<u8>> {
-        let there = matches!(segment, Segment::Syn | Segment::Ask);
+        let there = matches!(segment, Segment::Syn | Segment::Ask | Segment::Datagram);
         let (mac, from, to) = if there {
             (client_mac(self.client(flow)), self.near(flow), self.far(flow))
         } else {
             (backend_mac(self.service(flow)), self.behind(flow), self.near(flow))
         };
-        let headers = HEADERS_TCP + if self.family == Family::Six { 20 } else { 0 };
+        let transport = if segment == Segment::Datagram { 8 } else { 20 };
+        let headers = 14 + transport + if self.family == Family::Six { 40 } else { 20 };
         let payload = vec![0; len.saturating_sub(headers)];
         let mut frame = Vec::with_capacity(headers + payload.len());
-        let tcp = to_router(mac, from.ip(), to.ip())?.tcp(from.port(), to.port(), 1, 1000);
+        let packet = to_router(mac, from.ip(), to.ip())?;
+        if segment == Segment::Datagram {
+            packet.udp(from.port(), to.port()).write(&mut frame, &payload)?;
+            return Ok(frame);
+        }
+        let tcp = packet.tcp(from.port(), to.port(), 1, 1000);
         match segment {
             Segment::Syn => tcp.syn().write(&mut frame, &payload)?,
             Segment::SynAck => tcp.syn().ack(2).write(&mut frame, &payload)?,
-            Segment::Ask | Segment::Answer => tcp.ack(2).write(&mut frame, &payload)?,
+            _ => tcp.ack(2).write(&mut frame, &payload)?,
         }
         Ok(frame)
     }

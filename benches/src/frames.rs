@@ -27,8 +27,6 @@ use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 pub(crate) const FCS: usize = 4;
 /// Octets of Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 14 + 20 + 8;
-/// Octets of Ethernet, IPv4 and TCP headers.
-pub(crate) const HEADERS_TCP: usize = 14 + 20 + 20;
 /// Octets of Ethernet, IPv6 and UDP headers.
 const HEADERS6: usize = 14 + 40 + 8;
 /// Sizes that a frame may have, FCS included: what fits into one slot.

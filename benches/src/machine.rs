@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use pipeline::raw::ticks;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,19 @@ fn clock_ratio() -> f64 {
     let best = (0..200).map(|_| once()).min().unwrap_or(1);
     // Two dependent operations a round: the exclusive or keeps the compiler from finding a closed form.
     2.0 * ROUNDS as f64 / best.max(1) as f64
+}
+
+/// Octets of memory that a process has in use; `self` is this one.
+///
+/// # Errors
+/// When there is no such process, or no `/proc`.
+pub fn resident(process: &str) -> Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+    // proc_pid_status(5): `VmRSS:     1234 kB`.
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kilobytes.with_context(|| format!("{path}: no VmRSS"))? * 1024)
 }
 
 /// CPU time of the whole machine at one moment, from `/proc/stat`.

@@ -16,6 +16,8 @@ use crate::report::Outcome;
 
 /// Length of a window.
 const WINDOW: Duration = Duration::from_micros(500);
+/// Times as long as what is measured a run may take.
+const PATIENCE: u32 = 6;
 /// Steps that may be told apart.
 const STEPS: usize = 8;
 
@@ -80,6 +82,8 @@ pub struct Tally {
     /// Ticks a burst, once for each of its packets.
     latency: Histogram<u64>,
     packets: u64,
+    /// Ticks that they took all together.
+    spent: u64,
     drops: u64,
     steps: BTreeMap<String, f64>,
 }
@@ -103,7 +107,7 @@ pub fn closed_loop(work: &mut dyn Step, warm_up: u64, duration: Duration, machin
     laps = Laps::default();
     // Three digits hold 0.1 %; what takes longer than a minute is counted as a minute.
     let mut latency = Histogram::new_with_bounds(1, ticks_of(Duration::from_secs(60)).max(2), 3)?;
-    let (mut windows, mut packets, mut drops) = (Vec::new(), 0, 0);
+    let (mut windows, mut packets, mut drops, mut all) = (Vec::new(), 0, 0, 0);
     let first = ticks();
     loop {
         let begin = ticks();
@@ -123,21 +127,27 @@ pub fn closed_loop(work: &mut dyn Step, warm_up: u64, duration: Duration, machin
         if in_window > 0 {
             windows.push(spent as f64 / in_window as f64);
         }
-        packets += in_window;
-        if ticks() - first >= ticks_of(duration) {
+        (packets, all) = (packets + in_window, all + spent);
+        // What is not part of the work may take its time, too.
+        if all >= ticks_of(duration) || ticks() - first >= ticks_of(duration * PATIENCE) {
             break;
         }
     }
     anyhow::ensure!(packets > 0, "no packet came through");
     let steps = laps.shares(work.names(), packets);
     windows.sort_by(f64::total_cmp);
-    Ok(Tally { windows, latency, packets, drops, steps })
+    Ok(Tally { windows, latency, packets, spent: all, drops, steps })
 }
 
 impl Tally {
     /// Ticks a packet in the median window.
     pub fn median(&self) -> f64 {
         self.windows.get(self.windows.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// Ticks a packet over all windows, interruptions included.
+    pub fn mean(&self) -> f64 {
+        self.spent as f64 / self.packets.max(1) as f64
     }
 
     /// What is told of it. `octets` is the mean size of the frames, FCS included.

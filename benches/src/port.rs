@@ -6,7 +6,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -28,18 +28,24 @@ pub const SLOTS: usize = 1024;
 pub struct Playlist {
     lists: Vec<Arc<Frames>>,
     on: AtomicUsize,
+    paused: AtomicBool,
 }
 
 impl Playlist {
     /// The first list is on.
     pub fn new(lists: Vec<Arc<Frames>>) -> Arc<Self> {
-        Arc::new(Self { lists, on: AtomicUsize::new(0) })
+        Arc::new(Self { lists, on: AtomicUsize::new(0), paused: AtomicBool::new(false) })
     }
 
     /// From its next burst on, the port sends the frames of list `number` from the first one on; nothing if there is no
     /// such list.
     pub fn play(&self, number: usize) {
         self.on.store(number, Ordering::Release);
+    }
+
+    /// From its next burst on, the port sends nothing; or goes on where it was.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
     }
 
     /// The list of this number.
@@ -85,7 +91,7 @@ impl RxQueue for Generator {
         if on != self.on {
             self.turn_to(on);
         }
-        if self.frames.is_empty() {
+        if self.frames.is_empty() || self.playlist.paused.load(Ordering::Acquire) {
             return Rx::Drained;
         }
         for _ in 0..limit {

@@ -134,10 +134,15 @@ impl World {
     /// # Errors
     /// When the switch refuses.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<()> {
+        Ok(self.ask(|switch| switch.apply(transaction))?)
+    }
+
+    /// Ask the switch for something that it waits for its workers with.
+    pub fn ask<T>(&mut self, question: impl FnOnce(&mut Switch) -> T) -> T {
         let mut workers: Vec<Worker> = self.workers.drain(..).map(|driven| driven.0).collect();
-        let done = apply(&mut self.switch, &mut workers, transaction);
+        let answer = meanwhile(&mut self.switch, &mut workers, question);
         self.workers = workers.into_iter().map(Driven).collect();
-        done
+        answer
     }
 
     /// Say for good that a station is at a port.
@@ -199,6 +204,11 @@ impl World {
 
 /// Carry out a transaction while the workers turn, since the switch waits for them.
 pub(crate) fn apply(switch: &mut Switch, workers: &mut [Worker], transaction: &Transaction) -> Result<()> {
+    Ok(meanwhile(switch, workers, |switch| switch.apply(transaction))?)
+}
+
+/// Ask the switch while the workers turn.
+fn meanwhile<T>(switch: &mut Switch, workers: &mut [Worker], question: impl FnOnce(&mut Switch) -> T) -> T {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -209,9 +219,9 @@ pub(crate) fn apply(switch: &mut Switch, workers: &mut [Worker], transaction: &T
                 }
             }
         });
-        let result = switch.apply(transaction);
+        let answer = question(switch);
         done.store(true, Ordering::Release);
-        Ok(result?)
+        answer
     })
 }
 

@@ -49,16 +49,27 @@ pub(crate) fn answer(
         return Ok(Answer { data: data(&Text::default())?, capture: Some(frames) });
     }
     let data = match asked_of_cluster(request, cluster) {
-        Some(answer) => answer.and_then(|data| {
-            // Looking changes nothing, so this costs nothing then.
-            cluster
-                .program(store, switch)
-                .map_err(|why| Refusal(format!("kept, and tried again every second: {why}")))?;
-            Ok(data)
-        }),
+        Some(Ok(data)) => bring_into_force((store, cluster), switch).map(|()| data),
+        Some(Err(why)) => {
+            cluster.take_back();
+            Err(why)
+        }
         None => look_or_do(request, store, switch, version),
     };
     Ok(Answer { data: data.map_err(verb)?, capture: None })
+}
+
+/// Tell the switch, then the disk. Looking changes nothing, so it costs nothing.
+fn bring_into_force((store, cluster): (&mut Store, &mut Cluster), switch: &mut dyn Switch) -> Result<(), Refusal> {
+    let told = cluster.program(store, switch);
+    if let Err(why) = cluster.keep() {
+        let taken_back = cluster.program(store, switch);
+        return Err(taken_back.err().map_or_else(
+            || why.clone(),
+            |e| Refusal(format!("{why}; taking it back is tried again every second: {e}")),
+        ));
+    }
+    told.map_err(|why| Refusal(format!("kept, and tried again every second: {why}")))
 }
 
 fn data<T: Serialize>(answer: &T) -> Result<Value, Refusal> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use api::Request;
 use api::reply::{Frame, Outputs};
 use api::rpc::{Client, ClientError};
+use api::state::{ConnectionState, Tuple};
 use control::fake::FakeSwitch;
 use control::{Control, Options, Stopper};
 use serde_json::{Value, json};
@@ -219,7 +220,7 @@ fn bad_input_is_refused_in_one_line_and_changes_nothing() {
         ("add-port br0 br1", "add-port: br1: cannot create a port named br1 because a bridge named br1 already exists"),
         (
             "add-port br0 lo",
-            "add-port: lo: is an existing interface; to attach it, type: vsctl add-port br0 lo -- set Interface lo type=afxdp",
+            "add-port: lo: is an existing interface; to attach it, type: vsctl add-port br0 lo -- set Interface lo type=packet (or, once it is supported, type=afxdp)",
         ),
         (
             "add-port br0 p2 tag=5000",
@@ -598,7 +599,18 @@ fn housekeeping_is_done_between_requests() {
 #[test]
 fn ovs_appctl_is_understood() {
     let directory = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(directory.path());
+    let tuple = |src: &str, dst: &str| Tuple { src: src.parse().unwrap(), dst: dst.parse().unwrap() };
+    let connection = ConnectionState {
+        bridge: api::BridgeId(1),
+        proto: 6,
+        state: "ESTABLISHED".to_owned(),
+        original: tuple("10.244.1.2:40000", "10.96.0.10:80"),
+        reply: tuple("10.244.1.3:8080", "10.244.1.2:40000"),
+        port: api::PortId(2),
+        expires: 100,
+    };
+    let daemon =
+        Daemon::start_with(directory.path(), FakeSwitch { connections: vec![connection], ..FakeSwitch::default() });
     daemon.ask("add-br br0 -- add-port br0 p1").unwrap();
     daemon.ask("fdb/add br0 p1 0 02:00:00:00:00:01").unwrap();
     let appctl = |args: &[&str]| Command::new("ovs-appctl").arg("-t").arg(daemon.socket()).args(args).output();
@@ -618,4 +630,12 @@ fn ovs_appctl_is_understood() {
     assert!(String::from_utf8(refused.stderr).unwrap().starts_with("fdb/show: nosuch: no bridge named nosuch\n"));
     assert!(appctl(&["add-br", "br1"]).unwrap().status.success());
     assert!(appctl(&["list-commands"]).unwrap().status.success());
+    let dump = || String::from_utf8(appctl(&["dpctl/dump-conntrack"]).unwrap().stdout).unwrap();
+    let line = "tcp,orig=(src=10.244.1.2,dst=10.96.0.10,sport=40000,dport=80),\
+                reply=(src=10.244.1.3,dst=10.244.1.2,sport=8080,dport=40000),protoinfo=(state=ESTABLISHED)\n";
+    assert_eq!(dump(), line);
+    assert!(appctl(&["dpctl/flush-conntrack", "proto=udp"]).unwrap().status.success());
+    assert_eq!(dump(), line, "it is of TCP");
+    assert!(appctl(&["dpctl/flush-conntrack"]).unwrap().status.success());
+    assert_eq!(dump(), "");
 }

@@ -360,7 +360,8 @@ impl Slow<'_, '_> {
 fn sweep<const N: usize>(cache: &mut FlowCache<N>, resolver: &mut Resolver, micros: u64, turn: &Turn<'_>) {
     let second = turn.now.second();
     let Resolver { lists, accounts, .. } = resolver;
-    cache.sweep(micros, second, &mut |hot, cold, Use { used, hit }| {
+    let ahead = |name| turn.live.connections.prefetch(name);
+    cache.sweep(micros, second, &ahead, &mut |hot, cold, Use { used, hit }| {
         let rests = !used || account(accounts, hot, cold, hit, turn);
         let stays = rests && second.saturating_sub(cold.used) < IDLE;
         if !stays {

@@ -39,7 +39,7 @@ use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, 
 use crate::publish::{Publisher, Reader, channel};
 use crate::stats::Totals;
 use crate::sys::affinity;
-use crate::upkeep::Upkeep;
+use crate::upkeep::{self, Upkeep};
 use crate::worker::{Handle, Snapshot, Worker, clock};
 
 /// How long a removed device may be referred to by a burst that has begun.
@@ -214,6 +214,12 @@ impl Switch {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+
+    /// A step of the housekeeping that a switch with threads does by itself: connections that nobody uses end, and the
+    /// records of those that have ended are free again. For who drives the workers.
+    pub fn look_after_connections(&self) {
+        upkeep::connections(&self.live);
     }
 
     fn open(&self, spec: &Port) -> Result<Pending, Refusal> {

@@ -57,9 +57,14 @@ impl Drop for Upkeep {
     }
 }
 
+/// Look at some of the connections.
+pub(crate) fn connections(live: &Live) {
+    live.connections.expire(clock::now(), RECORDS);
+}
+
 fn round(round: u64, live: &Live, node: &Mutex<Node>) {
+    connections(live);
     let now = clock::now();
-    live.connections.expire(now, RECORDS);
     if round.is_multiple_of(SECOND) {
         live.stations.expire(now, &live.cells);
         live.neighbors.expire(now, &live.cells);

@@ -156,7 +156,7 @@ fn ladder(scenario: &ScenarioDef, arguments: &Arguments, machine: &Machine) -> R
         let (flows, prefixes) = match scenario.scale {
             Scale::Flows => (number, 1),
             // Each prefix is one flow's, and one prefix many flows'.
-            Scale::Prefixes => (arguments.flows.map_or(number.max(FLOWS), |flows| flows as usize), number),
+            Scale::Prefixes => (arguments.flows.map_or_else(|| number.max(FLOWS), |flows| flows as usize), number),
         };
         let params = Params {
             flows,

@@ -7,6 +7,7 @@
 //! It runs in one thread and asks the clock only when to stop: the same seed gives the same inputs in the same order.
 
 pub mod mutate;
+mod node;
 mod path;
 pub mod targets;
 

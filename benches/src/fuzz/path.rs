@@ -6,7 +6,7 @@ use api::{BridgeId, MacAddr, StationKey, Vlan};
 
 #[path = "../../../pipeline/tests/all/kit/mod.rs"]
 #[allow(dead_code, reason = "the tests of the pipeline use what is not used here")]
-mod kit;
+pub(super) mod kit;
 
 use kit::history::{Event, Noun, PORTS, beginning, play};
 use kit::net::{BROADCAST, frame, mac};

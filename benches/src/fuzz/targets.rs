@@ -15,6 +15,7 @@ use pipeline::raw::{Frame, Pool, Stash};
 use pipeline::segment::finish;
 
 use super::mutate::{self, Random};
+use super::node::node;
 use super::path::path;
 use super::{frames, oracle};
 
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "parse", help: "the parser, its kernels, and etherparse agree", run: parse, mutate: mutate::frame },
     Target { name: "segment", help: "cutting super-frames keeps the payload", run: segment, mutate: mutate::octets },
     Target { name: "path", help: "a cached verdict is that of a fresh walk", run: path, mutate: mutate::octets },
+    Target { name: "node", help: "the same with connections: frames too", run: node, mutate: mutate::octets },
 ];
 
 pub(super) fn outcome(facts: impl Hash) -> u64 {

@@ -1,10 +1,13 @@
 //! What `vsbench` can measure: one file a scenario, one row in [`SCENARIOS`].
 
 pub mod bridge;
+pub mod churn;
 pub mod learn;
 pub mod parse;
+pub mod program;
 pub mod route;
 pub mod service;
+pub mod service_new;
 pub mod tap;
 pub mod tap_idle;
 
@@ -33,6 +36,10 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &route::SIX,
     &service::FOUR,
     &service::SIX,
+    &service_new::UDP,
+    &service_new::TCP,
+    &churn::SCENARIO,
+    &program::SCENARIO,
     &tap::PPS,
     &tap::TCP,
     &tap_idle::SCENARIO,

@@ -49,7 +49,7 @@ pub(super) struct Talk {
     /// Frames in both lists.
     pub(super) frames: usize,
     /// Octets of a frame on average.
-    octets: f64,
+    pub(super) octets: f64,
 }
 
 impl Talk {
@@ -97,4 +97,74 @@ fn run(name: &str, family: Family, params: &Params, machine: &Machine) -> Result
         params: [("services".to_owned(), params.services.into())].into(),
         ..tally.outcome(name, talk.octets, generator, machine)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::HOPS;
+    use crate::frames::Size;
+    use crate::node::{BACKEND_PORT, ROUTER, SERVICE_PORT, backend_mac, client_mac};
+    use crate::world::PORTS;
+    use control::Switch as _;
+    use std::collections::BTreeMap;
+    use std::net::{IpAddr, SocketAddr};
+
+    /// A frame that the switch sent: Ethernet addresses, ends, hop limit. Both checksums hold.
+    fn sent(frame: &[u8]) -> ([u8; 6], [u8; 6], SocketAddr, SocketAddr, u8) {
+        let packet = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = packet.transport else { panic!("TCP") };
+        let (src, dst, hops): (IpAddr, IpAddr, u8) = match packet.net.unwrap() {
+            etherparse::NetSlice::Ipv4(ip) => {
+                let ip = ip.header();
+                assert_eq!(ip.header_checksum(), ip.to_header().calc_header_checksum());
+                assert_eq!(tcp.checksum(), tcp.calc_checksum_ipv4(ip.source(), ip.destination()).unwrap());
+                (ip.source_addr().into(), ip.destination_addr().into(), ip.ttl())
+            }
+            etherparse::NetSlice::Ipv6(ip) => {
+                let ip = ip.header();
+                assert_eq!(tcp.checksum(), tcp.calc_checksum_ipv6(ip.source(), ip.destination()).unwrap());
+                (ip.source_addr().into(), ip.destination_addr().into(), ip.hop_limit())
+            }
+            other => panic!("{other:?}"),
+        };
+        let [from, to] = [SocketAddr::new(src, tcp.source_port()), SocketAddr::new(dst, tcp.destination_port())];
+        (frame[..6].try_into().unwrap(), frame[6..12].try_into().unwrap(), from, to, hops)
+    }
+
+    #[test]
+    fn every_frame_of_either_side_arrives_translated_with_its_checksums_and_one_hop_fewer() {
+        for family in [Family::Four, Family::Six] {
+            let flows = Flows { family, count: 300, services: 7, size: Size::Fixed(64) };
+            let mut talk = Talk::new(&flows).unwrap();
+            let captures = PORTS.map(|port| talk.world.ask(|switch| switch.capture(port)).unwrap());
+            let (arrived, drops) = ([0, 1].map(|port| talk.world.arrived_at(port)), talk.world.drops());
+            let misses = talk.world.switch.workers()[0].misses;
+            for _ in 0..6 {
+                talk.world.pass(1);
+            }
+            assert_eq!([0, 1].map(|port| talk.world.arrived_at(port) - arrived[port]), [6 * 256; 2]);
+            assert_eq!((talk.world.drops(), talk.world.switch.workers()[0].misses), (drops, misses));
+            assert_eq!(talk.world.switch.connections().len(), flows.count);
+            let known: BTreeMap<SocketAddr, usize> = (0..flows.count).map(|flow| (flows.near(flow), flow)).collect();
+            for (port, capture) in captures.iter().enumerate() {
+                let out = capture.try_iter().filter(|captured| !captured.ingress);
+                let mut seen = 0;
+                for captured in out {
+                    let (to_mac, from_mac, from, to, hops) = sent(&captured.bytes);
+                    let flow = known[if port == 1 { &from } else { &to }];
+                    let (client, service) = (flows.client(flow), flows.service(flow));
+                    let expected = if port == 1 {
+                        (backend_mac(service), from, SocketAddr::new(family.backend(service), BACKEND_PORT))
+                    } else {
+                        (client_mac(client), SocketAddr::new(family.service(service), SERVICE_PORT), to)
+                    };
+                    assert_eq!((to_mac, from, to), (expected.0.0, expected.1, expected.2), "port {port}");
+                    assert_eq!((from_mac, hops), (ROUTER.0, HOPS - 1));
+                    seen += 1;
+                }
+                assert!(seen > 100, "port {port}: {seen} frames were looked at");
+            }
+        }
+    }
 }

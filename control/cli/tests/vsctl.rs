@@ -213,7 +213,13 @@ fn objects_are_applied_shown_and_deleted_as_with_kubectl() {
             "",
         ),
         ("get svc nope".to_owned(), 1, String::new(), "vsctl: get: services \"nope\" not found\n"),
-        ("get deploy".to_owned(), 1, String::new(), "vsctl: get: \"deploy\": no kind of object that is kept here\n"),
+        (
+            "get deploy".to_owned(),
+            1,
+            String::new(),
+            "vsctl: get: \"deploy\": no kind of object that is kept here; there are nodes, namespaces, pods, services, \
+             endpointslices, servicecidrs\n",
+        ),
         ("delete svc nope".to_owned(), 1, String::new(), "vsctl: delete: service/nope: not found\n"),
         ("delete svc/web".to_owned(), 0, "service/web deleted\n".to_owned(), ""),
         ("get services -A".to_owned(), 0, "No resources found\n".to_owned(), ""),

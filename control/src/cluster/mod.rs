@@ -28,7 +28,7 @@ use manifests::Manifests;
 use model::Changed;
 use objects::journal::{Event, Journal};
 use objects::kind::KindDef;
-use objects::store::Done;
+use objects::store::{Done, Version};
 use objects::{Decoded, Key, Source, Store, decode, documents};
 
 /// Octets of all texts of one request at most.
@@ -39,6 +39,8 @@ const REQUEST_LIMIT: usize = objects::TEXT_LIMIT;
 pub(crate) struct Cluster {
     store: Store,
     journal: Journal,
+    /// What a request changed and the disk does not have yet: objects, each as it was before.
+    pending: Vec<(Key, Option<Version>)>,
     manifests: Option<Manifests>,
 }
 
@@ -63,48 +65,32 @@ impl Cluster {
         let mut store = Store::default();
         let journal = Journal::open(state_dir, |event| restore(&mut store, event))?;
         let manifests = manifests.map(Manifests::open).transpose()?;
-        let mut cluster = Self { store, journal, manifests };
+        let mut cluster = Self { store, journal, pending: Vec::new(), manifests };
         cluster.look_at_manifests();
         cluster.settle();
         Ok(cluster)
     }
 
-    /// Take the objects of manifests; one without a namespace is of `namespace`. Every object stands for itself; when
-    /// this returns, those that were taken are on the disk.
+    /// Take the objects of manifests; one without a namespace is of `namespace`. Every object stands for itself. To be
+    /// followed by [`Self::program`] and [`Self::keep`].
     ///
     /// # Errors
     /// When nothing was taken.
     pub(crate) fn apply(&mut self, texts: &[Manifest], namespace: &str) -> Result<Vec<ObjectRow>, Refusal> {
         within_limit(texts)?;
         let mut rows = Vec::new();
-        // What was there before, to take everything back.
-        let mut undo = Vec::new();
         for Manifest { name, text } in texts {
             for document in documents(text) {
                 rows.push(match document {
                     Err(why) => row(name, Outcome::Refused(why)),
-                    Ok(json) => self.apply_one(name, &json, namespace, &mut undo),
+                    Ok(json) => self.apply_one(name, &json, namespace),
                 });
             }
         }
-        if let Err(why) = self.journal.commit() {
-            for (key, before) in undo.into_iter().rev() {
-                self.store.restore(&key, before, &Source::Applied);
-            }
-            self.store.take_changed();
-            return Err(Refusal(why));
-        }
-        self.settle();
         Ok(rows)
     }
 
-    fn apply_one(
-        &mut self,
-        name: &str,
-        json: &str,
-        namespace: &str,
-        undo: &mut Vec<(Key, Option<objects::store::Version>)>,
-    ) -> ObjectRow {
+    fn apply_one(&mut self, name: &str, json: &str, namespace: &str) -> ObjectRow {
         let (label, silent, object) = match decode(json, namespace, &mut self.store.texts) {
             Decoded::Nothing(why) => return row(name, Outcome::Refused(why)),
             Decoded::Unknown { label, kind } => return row(&label, skipped(&kind)),
@@ -121,7 +107,7 @@ impl Cluster {
                 if done != Done::Unchanged || before.is_none() {
                     self.journal.put(self.store.text(&key).unwrap_or_default());
                 }
-                undo.push((key, before));
+                self.pending.push((key, before));
                 match done {
                     Done::Created => Outcome::Created,
                     Done::Configured => Outcome::Configured,
@@ -132,7 +118,33 @@ impl Cluster {
         row(&label, outcome)
     }
 
-    /// Delete the objects that manifests name.
+    /// Bring what was applied and deleted since the last call to the disk. Packets need not wait for that, so the switch
+    /// is told before; who asked is answered after.
+    ///
+    /// # Errors
+    /// It is then all taken back, as with [`Self::take_back`].
+    pub(crate) fn keep(&mut self) -> Result<(), Refusal> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if let Err(why) = self.journal.commit() {
+            self.take_back();
+            return Err(Refusal(why));
+        }
+        self.pending.clear();
+        self.settle();
+        Ok(())
+    }
+
+    /// Take back what was applied and deleted and is not on the disk. The switch is to be told again.
+    pub(crate) fn take_back(&mut self) {
+        self.journal.forget();
+        for (key, before) in std::mem::take(&mut self.pending).into_iter().rev() {
+            self.store.restore(&key, before, &Source::Applied);
+        }
+    }
+
+    /// Delete the objects that manifests name. To be followed by [`Self::program`] and [`Self::keep`].
     ///
     /// # Errors
     /// When nothing was deleted.
@@ -153,44 +165,41 @@ impl Cluster {
                 }
             }
         }
-        rows.extend(self.delete_keys(keys)?);
+        rows.extend(self.delete_keys(keys));
         Ok(rows)
     }
 
-    /// Delete objects by kind and name.
+    /// Delete objects by kind and name. To be followed by [`Self::program`] and [`Self::keep`].
     ///
     /// # Errors
-    /// When there is no such kind, or nothing was deleted.
+    /// When there is no such kind.
     pub(crate) fn delete(&mut self, kind: &str, names: &[String], namespace: &str) -> Result<Vec<ObjectRow>, Refusal> {
         let def = KindDef::typed(kind).ok_or_else(|| objects::no_kind(kind))?;
         let namespace = if def.namespaced { namespace } else { "" };
-        self.delete_keys(names.iter().map(|name| def.key(namespace, name)).collect())
+        Ok(self.delete_keys(names.iter().map(|name| def.key(namespace, name)).collect()))
     }
 
-    fn delete_keys(&mut self, keys: Vec<Key>) -> Result<Vec<ObjectRow>, Refusal> {
-        let (mut rows, mut undo) = (Vec::new(), Vec::new());
+    fn delete_keys(&mut self, keys: Vec<Key>) -> Vec<ObjectRow> {
+        let mut rows = Vec::new();
         for key in keys {
             let label = objects::told(&key);
             let outcome = match self.store.remove(&key, &Source::Applied) {
                 Some(version) => {
                     let (kind, namespace, name) = objects::parts(&key);
                     self.journal.delete(kind.def().name, namespace, name);
-                    undo.push((key, version));
+                    self.pending.push((key, Some(version)));
                     Outcome::Deleted
                 }
                 None => Outcome::Refused(self.why_not_there(&key)),
             };
             rows.push(row(&label, outcome));
         }
-        if let Err(why) = self.journal.commit() {
-            for (key, version) in undo.into_iter().rev() {
-                self.store.restore(&key, Some(version), &Source::Applied);
-            }
-            self.store.take_changed();
-            return Err(Refusal(why));
-        }
-        self.settle();
-        Ok(rows)
+        rows
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&mut self) {
+        self.journal.fail_next();
     }
 
     fn why_not_there(&self, key: &Key) -> String {

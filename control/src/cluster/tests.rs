@@ -26,7 +26,7 @@ impl Bed {
 
     /// One line an object: what it came to.
     fn apply(&mut self, text: &str) -> Vec<String> {
-        lines(self.cluster.apply(&[manifest(text)], "default").unwrap())
+        apply(&mut self.cluster, &manifest(text))
     }
 
     fn applied(text: &str) -> Self {
@@ -38,13 +38,14 @@ impl Bed {
     }
 
     fn delete(&mut self, kind: &str, name: &str) -> Vec<String> {
-        lines(self.cluster.delete(kind, &[name.to_owned()], "default").unwrap())
+        delete(&mut self.cluster, kind, name)
     }
 
     fn reopen(self) -> Self {
         let Self { directory, cluster } = self;
         drop(cluster);
-        let cluster = Cluster::open(directory.path(), None).unwrap();
+        let mut cluster = Cluster::open(directory.path(), None).unwrap();
+        settle(&mut cluster);
         Self { directory, cluster }
     }
 
@@ -69,6 +70,24 @@ fn manifest(text: &str) -> Manifest {
 
 fn lines(rows: Vec<ObjectRow>) -> Vec<String> {
     rows.iter().map(ToString::to_string).collect()
+}
+
+/// What follows a change, but for the switch.
+fn settle(cluster: &mut Cluster) {
+    cluster.store.take_changed();
+    cluster.keep().unwrap();
+}
+
+fn apply(cluster: &mut Cluster, manifest: &Manifest) -> Vec<String> {
+    let rows = cluster.apply(std::slice::from_ref(manifest), "default").unwrap();
+    settle(cluster);
+    lines(rows)
+}
+
+fn delete(cluster: &mut Cluster, kind: &str, name: &str) -> Vec<String> {
+    let rows = cluster.delete(kind, &[name.to_owned()], "default").unwrap();
+    settle(cluster);
+    lines(rows)
 }
 
 fn service(name: &str, address: &str) -> String {
@@ -111,9 +130,10 @@ fn objects_survive_a_restart() {
 fn a_full_disk_takes_everything_back() {
     let mut bed = Bed::applied(&service("web", "10.96.0.1"));
     let before = bed.all();
-    bed.cluster.journal.fail_next();
+    bed.cluster.fill_disk();
     let texts = [manifest(&(service("web", "10.96.0.1").replace("80", "81") + &service("new", "10.96.0.2")))];
-    assert!(bed.cluster.apply(&texts, "default").is_err());
+    assert_eq!(lines(bed.cluster.apply(&texts, "default").unwrap()), ["service/web configured", "service/new created"]);
+    assert!(bed.cluster.keep().is_err());
     assert_eq!(bed.all(), before);
     assert_eq!(bed.reopen().all(), before);
 }

@@ -141,7 +141,7 @@ impl<'a> Draft<'a> {
             if there && port.options.is_empty() {
                 return Err(format!(
                     "{name}: is an existing interface; to attach it, type: vsctl \
-                     add-port {} {name} -- set Interface {name} type=afxdp",
+                     add-port {} {name} -- set Interface {name} type=packet (or, once it is supported, type=afxdp)",
                     self.config.bridge_name(port.bridge)
                 ));
             }

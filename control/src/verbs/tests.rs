@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use api::request::{Manifest, Request};
 use api::state::{ConnectionState, Tuple};
 use api::{PortId, reply};
 
 use super::answer;
+use crate::NodeSettings;
 use crate::cluster::Cluster;
 use crate::fake::FakeSwitch;
 use crate::store::Store;
@@ -211,4 +213,31 @@ fn a_trace_of_what_is_not_there_is_refused() {
         world.ask("trace --from 10.0.0.2 --to 10.0.0.1 --proto icmp").unwrap_err(),
         "trace: br-pods: no network here: there are no cluster objects, or the bridge is not in force"
     );
+}
+
+#[test]
+fn what_a_full_disk_refuses_is_taken_back_from_the_switch() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut switch = FakeSwitch::default();
+    let mut store = Store::open(directory.path(), "", &NodeSettings::default(), &mut switch).unwrap();
+    let mut cluster = Cluster::open(directory.path(), None).unwrap();
+    let mut apply = |address: &str, full: bool| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: s{}}}, \
+             spec: {{clusterIP: {address}, ports: [{{port: 80}}]}}}}",
+            address.replace('.', "-")
+        );
+        let manifests = vec![Manifest { name: "x.yaml".to_owned(), text }];
+        if full {
+            cluster.fill_disk();
+        }
+        let request = Request::Apply { manifests, namespace: None };
+        let done = answer(&request, (&mut store, &mut cluster), &mut switch, "").map(drop);
+        (done.map_err(|why| why.0), switch.services.keys().map(|key| key.address.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(apply("10.96.0.1", false), (Ok(()), vec!["10.96.0.1".to_owned()]));
+    let (refused, services) = apply("10.96.0.2", true);
+    assert!(refused.as_ref().is_err_and(|why| why.ends_with("objects.jsonl: no storage space")), "{refused:?}");
+    assert_eq!(services, ["10.96.0.1"]);
+    assert_eq!(apply("10.96.0.3", false), (Ok(()), vec!["10.96.0.1".to_owned(), "10.96.0.3".to_owned()]));
 }

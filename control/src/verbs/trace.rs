@@ -4,6 +4,7 @@
 //! where those of strangers do, with a note that says so: where something is not, is no verdict.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use api::reply::Trace;
 use api::request::Protocol;
@@ -11,7 +12,7 @@ use api::state::{Probe, Tuple};
 use api::{AddressKey, MacAddr, PortId, Proto};
 
 use crate::cluster::compile::Compiler;
-use crate::cluster::model::{Named, Service};
+use crate::cluster::model::{Named, Pod, Service};
 use crate::store::Store;
 use crate::store::config::shown;
 use crate::{Refusal, Switch};
@@ -65,7 +66,18 @@ pub(super) fn trace(asked: &Asked<'_>, store: &Store, switch: &dyn Switch) -> Re
         Protocol::Icmp => 58,
     };
     let sport = asked.sport.unwrap_or(SPORT);
-    let traced = switch.trace(&Probe { port, eth_src, eth_dst: None, src, dst, proto, sport, dport });
+    let mut traced = switch.trace(&Probe { port, eth_src, eth_dst: None, src, dst, proto, sport, dport });
+    // That nobody is there to take it is said of where its destination is, not of what may reach it.
+    let reached = traced.tuple.map_or(dst, |tuple| tuple.dst.ip());
+    if let Some(pod) = pod_at(reached, cluster).filter(|_| !is_attached(reached, cluster)) {
+        let note = format!("pod/{}/{}: not attached here", pod.namespace, pod.name);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+        if traced.verdict == "reject" && ["no-endpoint", "no-route"].iter().any(|why| traced.reason.starts_with(why)) {
+            (traced.verdict, traced.reason) = ("allow".to_owned(), String::new());
+        }
+    }
     Ok(Trace {
         verdict: traced.verdict,
         reason: traced.reason,
@@ -156,6 +168,12 @@ fn entrance(
         entrance.ok_or_else(|| Refusal(format!("--from {}: there is no port where it could come in", shown(name))))?;
     notes.push(format!("{}: not attached here: traced as if it came in by {}", shown(name), store.port_name(port)));
     Ok((port, mac))
+}
+
+/// The living pod of an address.
+fn pod_at(address: IpAddr, cluster: &Compiler) -> Option<&Named> {
+    let living = |pod: &&Arc<Pod>| !pod.finished && !pod.host_network && pod.addresses.contains(&address);
+    cluster.pods().values().find(living).map(|pod| &pod.id)
 }
 
 fn is_attached(address: IpAddr, cluster: &Compiler) -> bool {

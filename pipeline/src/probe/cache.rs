@@ -35,6 +35,8 @@ const SECOND_HIT: u32 = 3;
 pub const NONE: u32 = u32::MAX;
 /// Sets among which an entry is sought for a set that has room when the cache has none.
 const NEIGHBOURS: usize = 16;
+/// Sets that a sweep has on their way.
+const AHEAD: usize = 4;
 /// Low hash bits that choose among the first sets; the eight bits above them are kept in the bucket.
 const FIRST_BITS: u32 = 12;
 /// Sets that a cache starts with.
@@ -578,9 +580,15 @@ impl<const N: usize> FlowCache<N> {
     }
 
     /// Visit as many sets as `micros` are worth, when all are visited once a second: totals are brought up to date and
-    /// standings follow use. `visit` is given each live entry, with its use since the last visit, and says
-    /// whether it stays.
-    pub fn sweep(&mut self, micros: u64, second: u32, visit: &mut dyn FnMut(&mut Hot<N>, &mut Cold, Use) -> bool) {
+    /// standings follow use. `visit` is given each live entry, with its use since the last visit, and says whether it stays;
+    /// `ahead` is told of connections that it will come to.
+    pub fn sweep(
+        &mut self,
+        micros: u64,
+        second: u32,
+        ahead: &dyn Fn(Name),
+        visit: &mut dyn FnMut(&mut Hot<N>, &mut Cold, Use) -> bool,
+    ) {
         if self.len == 0 {
             return;
         }
@@ -590,14 +598,7 @@ impl<const N: usize> FlowCache<N> {
         for _ in 0..sets.min(self.sets) {
             let set = self.hand;
             self.hand = if set + 1 >= self.sets { 0 } else { set + 1 };
-            // The entries of a set further on are on their way while this one is looked at.
-            if let Some(bucket) = self.buckets.get(set + 4) {
-                for (_, &entry) in bucket.tags.iter().zip(&bucket.entries).filter(|(tag, _)| **tag != 0) {
-                    if let Some(hot) = self.hot.get(entry as usize) {
-                        prefetch(hot);
-                    }
-                }
-            }
+            self.look_ahead(set, ahead);
             let Some(bucket) = self.buckets.get_mut(set) else { continue };
             let ways = bucket.tags.iter_mut().zip(&bucket.entries).zip(&mut bucket.standing);
             for ((tag, &entry), standing) in ways {
@@ -623,6 +624,29 @@ impl<const N: usize> FlowCache<N> {
                     self.len -= 1;
                     self.free.push(entry);
                 }
+            }
+        }
+    }
+
+    /// The entries of sets further on are on their way while a set is looked at, and so are their connections.
+    fn look_ahead(&self, set: usize, connection: &dyn Fn(Name)) {
+        let entries = |set: usize| {
+            let bucket = self.buckets.get(set).into_iter();
+            bucket.flat_map(|bucket| bucket.tags.iter().zip(&bucket.entries)).filter(|(tag, _)| **tag != 0)
+        };
+        for (_, &entry) in entries(set + 2 * AHEAD) {
+            if let (Some(hot), Some(cold)) = (self.hot.get(entry as usize), self.cold.get(entry as usize)) {
+                prefetch(hot);
+                prefetch(cold);
+                prefetch(&raw const cold.packets);
+            }
+        }
+        for (_, &entry) in entries(set + AHEAD) {
+            if let (Some(hot), Some(cold)) = (self.hot.get(entry as usize), self.cold.get(entry as usize))
+                && hot.packets != 0
+                && let Some((name, _)) = cold.tracked()
+            {
+                connection(name);
             }
         }
     }
@@ -729,7 +753,7 @@ mod tests {
         }
         let mut totals = (0, 0, 0);
         for _ in 0..2 {
-            cache.sweep(1_000_000, 7, &mut |_, cold, used| {
+            cache.sweep(1_000_000, 7, &|_| (), &mut |_, cold, used| {
                 totals.0 += 1;
                 totals.1 += u32::from(used.used);
                 totals.2 = cold.packets;
@@ -738,7 +762,7 @@ mod tests {
             });
         }
         assert_eq!(totals, (2000, 1000, 3));
-        cache.sweep(1_000_000, 8, &mut |_, _, _| false);
+        cache.sweep(1_000_000, 8, &|_| (), &mut |_, _, _| false);
         assert!(cache.is_empty());
     }
 

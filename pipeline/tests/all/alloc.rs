@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::kit::Bench;
 use crate::kit::net::*;
+use crate::kit::node::*;
 use crate::stages::choosing;
 
 thread_local! {
@@ -87,4 +88,60 @@ fn neither_a_bridge_nor_its_floods_and_tags_allocate() {
     bench.pass(Duration::from_secs(12));
     let frames: Vec<_> = (0..128).flat_map(|i| [eth(mac(2), mac(1000 + i)), eth(BROADCAST, mac(1000 + i))]).collect();
     assert_eq!(allocations(&mut bench, 1, &frames), 0);
+}
+
+/// Walks of first packets that are counted, and what one may allocate: its list of ways out, its effects, and its share of
+/// what the table grows by.
+const FIRST: usize = 4096;
+const OF_A_WALK: u64 = 4;
+
+#[test]
+fn neither_translation_nor_masquerade_allocates_on_a_hit() {
+    type Row = (&'static str, fn(u16) -> Vec<u8>);
+    let rows: [Row; 4] = [
+        ("service", |i| packet((A, ROUTER), &format!("10.0.0.1:{}", 4000 + i), "10.96.0.1:80", 64, Carries::Ack)),
+        ("service6", |i| packet((A, ROUTER), &format!("[fd00::1]:{}", 4000 + i), "[fd00:96::1]:80", 64, Carries::Ack)),
+        ("outside", |i| packet((A, ROUTER), "10.0.0.1:4000", &format!("203.0.113.9:{}", 1 + i), 64, Carries::Datagram)),
+        ("route", |i| packet((A, ROUTER), "10.0.0.1:4000", &format!("10.0.0.2:{}", 1 + i), 64, Carries::Datagram)),
+    ];
+    for (name, frame) in rows {
+        let mut bench = node(1);
+        let frames: Vec<_> = (0..256).map(frame).collect();
+        // Frames are edited where they are, and would come in translated the second time: each burst has fresh ones.
+        let mut drive = |bursts: usize| {
+            let mut allocations = 0;
+            for _ in 0..bursts {
+                let mut loaded = bench.load(&frames);
+                let before = ALLOCATIONS.get();
+                bench.drive(A, &mut loaded);
+                bench.sweep(Duration::from_millis(10));
+                allocations += ALLOCATIONS.get() - before;
+                bench.unload(loaded);
+            }
+            allocations
+        };
+        drive(200);
+        assert_eq!(drive(BURSTS), 0, "{name}");
+        let events = bench.events();
+        assert!(events["walk"] == 256 && events["cache_hit"] > 256_000, "{name}: {events:?}");
+        assert_eq!(bench.live.connections.len(), 256, "{name}");
+    }
+}
+
+#[test]
+fn a_new_connection_costs_a_handful_of_allocations() {
+    let mut bench = node(1);
+    let syn = |i: usize| packet((A, ROUTER), &format!("10.0.0.1:{}", 1024 + i), "10.96.0.1:80", 64, Carries::Syn);
+    let mut allocations = 0;
+    for burst in 0..FIRST / 256 {
+        let frames: Vec<_> = (0..256).map(|i| syn(burst * 256 + i)).collect();
+        let mut loaded = bench.load(&frames);
+        let before = ALLOCATIONS.get();
+        bench.drive(A, &mut loaded);
+        allocations += ALLOCATIONS.get() - before;
+        bench.unload(loaded);
+    }
+    assert_eq!(bench.live.connections.len(), FIRST);
+    println!("{:.2} allocations per new connection", allocations as f64 / FIRST as f64);
+    assert!(allocations <= OF_A_WALK * FIRST as u64, "{allocations} for {FIRST}");
 }

@@ -24,5 +24,6 @@ mod parser;
 mod path;
 mod same;
 mod stages;
+mod storms;
 mod sweep;
 mod translate;

@@ -18,13 +18,15 @@ use crate::keeper::Keeper;
 pub mod internal;
 pub mod memory;
 pub mod null;
+mod offloaded;
+pub mod packet;
 pub mod pcap;
 pub mod stack;
 pub mod tap;
 
 /// The kinds of ports, in the order in which help lists them.
 pub const PORT_TYPES: &[&PortDef] =
-    &[&tap::PORT, &internal::PORT, &pcap::PORT, &memory::PORT, &null::PORT, &stack::PORT];
+    &[&tap::PORT, &internal::PORT, &packet::PORT, &pcap::PORT, &memory::PORT, &null::PORT, &stack::PORT];
 
 /// A kind of port.
 #[derive(Debug)]

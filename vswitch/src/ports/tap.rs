@@ -11,37 +11,32 @@
 //! 3. it is made.
 //!
 //! Every frame has a 12-octet header in front (virtio-net), so that super-frames and unfinished checksums pass from TAP
-//! to TAP untouched:
-//!
-//! ```text
-//!   read:   [header | first segment: 1920 octets of the slot] [tail: a spill of 64 KiB, kept ready]
-//!   write:  [header | first segment]                          [tail]
-//! ```
+//! to TAP untouched: `offloaded.rs`.
 //!
 //! Limits: one queue. Frames above the MTU are accepted by the kernel, in both directions; keeping to it is the
 //! pipeline's.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pipeline::burst::Burst;
 use pipeline::offload::Offload;
-use pipeline::raw::{Frame, HEADROOM, Pool, SLOT, Spill, Stash};
+use pipeline::raw::Stash;
 use rustix::io::Errno;
 
-use super::{Device, Environment, Opened, PortDef, PortError, Rx, RxQueue, Status, Tx, TxBatch};
+use super::offloaded::{self, Queue, Read, Wire};
+use super::{Device, Environment, Opened, PortDef, PortError, Rx, Status, Tx, TxBatch};
 use crate::keeper::Keeper;
 use crate::sys::netlink::{Link, Netlink, Settings};
 use crate::sys::netns::{self, Identity};
-use crate::sys::tun::{self, HEADER, offload};
+use crate::sys::tun::{self, HEADER};
 
 mod obtain;
 
-pub(super) use obtain::Wish;
 use obtain::{Home, Origin, obtain, pinned};
+pub(super) use obtain::{MARK, Wish};
 
 /// The kind.
 pub const PORT: PortDef = PortDef {
@@ -54,11 +49,6 @@ pub const PORT: PortDef = PortDef {
     ],
     open,
 };
-
-/// Octets of a frame that go into its slot; the rest goes into a spill.
-const ROOM: usize = SLOT - HEADROOM;
-/// Octets that one call of `rx` fetches at most: fairness among ports when frames are 64 KiB.
-const TURN: usize = 256 * 1024;
 
 fn open(port: &api::Port, environment: &Environment<'_>) -> Result<Opened, PortError> {
     open_tap(&Wish::read(port)?, environment)
@@ -87,7 +77,7 @@ pub(super) fn open_tap(wish: &Wish<'_>, environment: &Environment<'_>) -> Result
         return Err(PortError(format!("{}: the keeper cannot hold its device: {error}", wish.port)));
     }
     let tap = Arc::new(tap);
-    let queue = Queue { tap: Arc::clone(&tap), spare: None, pool: environment.pool.clone(), lost: 0 };
+    let queue = Queue::new(Arc::clone(&tap), environment.pool);
     Ok(Opened { queues: vec![Box::new(queue)], device: tap })
 }
 
@@ -105,25 +95,6 @@ struct Tap {
 }
 
 impl Tap {
-    /// Send one frame; the frame is as it was before if that fails.
-    #[inline]
-    fn send(&self, frame: &mut Frame) -> Result<(), Errno> {
-        let header = encode(frame.offload().unwrap_or(Offload::NONE));
-        // A frame has room in front for its encapsulation and for this.
-        if !frame.grow_front(HEADER) {
-            return Err(Errno::INVAL);
-        }
-        if let Some(room) = frame.head_mut().first_chunk_mut::<HEADER>() {
-            *room = header;
-        }
-        let sent = rustix::io::retry_on_intr(|| match frame.spill() {
-            [] => rustix::io::write(&self.fd, frame.head()),
-            spill => rustix::io::writev(&self.fd, &[IoSlice::new(frame.head()), IoSlice::new(spill)]),
-        });
-        frame.shrink_front(HEADER);
-        sent.map(|_| ())
-    }
-
     /// What is gone, if something is.
     fn loss(&self) -> Option<&'static str> {
         if tun::name(&self.fd).is_err() {
@@ -150,33 +121,11 @@ impl Tap {
 
 impl Device for Tap {
     fn tx(&self, batch: &mut TxBatch, stash: &mut Stash) -> Tx {
-        while let Some(frame) = batch.front() {
-            match self.send(frame) {
-                Ok(()) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => return Tx::Full,
-                // EIO: the interface is down. EBADFD: it is gone.
-                Err(Errno::IO | Errno::BADFD) => return Tx::Down,
-                Err(_) => return Tx::Refused,
-            }
-            if let Some((frame, _)) = batch.pop() {
-                stash.give(frame);
-            }
-        }
-        Tx::Done
+        offloaded::tx::<HEADER>(&self.fd, batch, stash)
     }
 
     fn takes(&self, work: Offload) -> bool {
-        let segmentation = match work.gso_type & !Offload::GSO_ECN {
-            Offload::GSO_NONE => 0,
-            Offload::GSO_TCPV4 => offload::TSO4,
-            Offload::GSO_TCPV6 => offload::TSO6,
-            Offload::GSO_UDP_L4 => offload::USO4 | offload::USO6,
-            _ => return false,
-        };
-        let ecn = if work.gso_type & Offload::GSO_ECN != 0 { offload::TSO_ECN } else { 0 };
-        let checksum = if work.needs_csum() { offload::CSUM } else { 0 };
-        let needs = segmentation | ecn | checksum;
-        self.accepted & needs == needs
+        offloaded::takes(self.accepted, work)
     }
 
     fn configure(&self, port: &api::Port) -> Result<(), PortError> {
@@ -195,7 +144,7 @@ impl Device for Tap {
     }
 
     fn status(&self) -> Status {
-        let offloads = offload_names(self.accepted);
+        let offloads = offloaded::names(self.accepted);
         if let Some(fault) = self.fault() {
             return Status { error: Some(fault), offloads, ..Status::default() };
         }
@@ -226,153 +175,22 @@ impl Device for Tap {
     }
 }
 
-fn offload_names(accepted: u32) -> String {
-    let names = [
-        (offload::CSUM, "csum"),
-        (offload::TSO4, "tso4"),
-        (offload::TSO6, "tso6"),
-        (offload::TSO_ECN, "ecn"),
-        (offload::USO4 | offload::USO6, "uso"),
-    ];
-    let accepted: Vec<&str> =
-        names.into_iter().filter(|(bits, _)| accepted & bits == *bits).map(|(_, name)| name).collect();
-    accepted.join(" ")
-}
+impl Wire for Arc<Tap> {
+    const HEADER: usize = HEADER;
 
-struct Queue {
-    tap: Arc<Tap>,
-    /// For the next super-frame.
-    spare: Option<Spill>,
-    pool: Pool,
-    /// Super-frames that found no spill, not told yet.
-    lost: u64,
-}
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 
-impl Queue {
-    /// Read one frame into a fresh slot. `None` within: it was lost.
     #[inline]
-    fn read(&mut self, mut frame: Frame, stash: &mut Stash) -> Result<Option<Frame>, Errno> {
-        // Without a spill, one octet beyond the slot tells a frame that fits from one that the kernel would cut.
-        let mut overrun = [0; 1];
-        let slot = frame.slot_mut();
-        let start = slot.len() - ROOM - HEADER;
-        let into = slot.get_mut(start..).unwrap_or_default();
-        let tail = self.spare.as_mut().map_or(&mut overrun[..], Spill::bytes_mut);
-        let mut slices = [IoSliceMut::new(into), IoSliceMut::new(tail)];
-        let read = match rustix::io::retry_on_intr(|| rustix::io::readv(&self.tap.fd, &mut slices)) {
-            Ok(read) => read,
-            Err(error) => {
-                stash.give(frame);
-                return Err(error);
-            }
-        };
-        let work = into.first_chunk().map_or(Offload::NONE, decode);
-        // The kernel always writes a header; a read that is shorter yields a frame of no octets, which is dropped by name.
-        let len = read.saturating_sub(HEADER);
-        frame.set_head(len.min(ROOM));
-        frame.set_offload(work);
-        if len > ROOM {
-            let Some(spill) = self.spare.take() else {
-                self.lost += 1;
-                stash.give(frame);
-                return Ok(None);
-            };
-            frame.attach(spill, len - ROOM);
-        }
-        Ok(Some(frame))
-    }
-}
-
-impl RxQueue for Queue {
-    fn rx(&mut self, burst: &mut Burst, limit: usize, stash: &mut Stash) -> Rx {
-        let mut octets = 0;
-        for _ in 0..limit {
-            if self.spare.is_none() {
-                self.spare = stash.take_spill();
-            }
-            let Some(frame) = stash.take() else { return Rx::Starved };
-            match self.read(frame, stash) {
-                Ok(Some(frame)) => {
-                    octets += frame.len();
-                    if let Err(frame) = burst.push(frame) {
-                        // The burst has room for `limit` by contract.
-                        stash.give(frame);
-                        self.lost += 1;
-                        return Rx::More;
-                    }
-                }
-                Ok(None) => {}
-                Err(Errno::BADFD) => return Rx::Gone,
-                // Above all EAGAIN. Whatever else it is, the descriptor will say it again.
-                Err(_) => return Rx::Drained,
-            }
-            if octets >= TURN {
-                break;
-            }
-        }
-        Rx::More
+    fn read(&self, head: &mut [u8], tail: &mut [u8]) -> Result<Read, Errno> {
+        let mut slices = [IoSliceMut::new(head), IoSliceMut::new(tail)];
+        let octets = rustix::io::retry_on_intr(|| rustix::io::readv(&self.fd, &mut slices))?;
+        Ok(Read { octets, tag: None })
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.tap.fd.as_fd())
-    }
-
-    fn limit(&self) -> usize {
-        64
-    }
-
-    fn lost(&mut self) -> u64 {
-        std::mem::take(&mut self.lost)
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        if let Some(spill) = self.spare.take() {
-            self.pool.stash().give_spill(spill);
-        }
-    }
-}
-
-/// `struct virtio_net_hdr_v1`, in the order of this machine (the kernel's default for TAP).
-fn decode(header: &[u8; HEADER]) -> Offload {
-    let [flags, gso_type, h0, h1, g0, g1, s0, s1, o0, o1, ..] = *header;
-    let word = |a, b| u16::from_ne_bytes([a, b]);
-    Offload {
-        flags,
-        gso_type,
-        hdr_len: word(h0, h1),
-        gso_size: word(g0, g1),
-        csum_start: word(s0, s1),
-        csum_offset: word(o0, o1),
-    }
-}
-
-fn encode(work: Offload) -> [u8; HEADER] {
-    let [h0, h1] = work.hdr_len.to_ne_bytes();
-    let [g0, g1] = work.gso_size.to_ne_bytes();
-    let [s0, s1] = work.csum_start.to_ne_bytes();
-    let [o0, o1] = work.csum_offset.to_ne_bytes();
-    [work.flags, work.gso_type, h0, h1, g0, g1, s0, s1, o0, o1, 0, 0]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_is_written_as_it_was_read() {
-        let header = [1, 0x81, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0];
-        let work = decode(&header);
-        assert_eq!((work.flags, work.gso_type), (Offload::NEEDS_CSUM, Offload::GSO_TCPV4 | Offload::GSO_ECN));
-        assert_eq!(encode(work), header);
-        assert_eq!(encode(Offload::NONE), [0; HEADER]);
-    }
-
-    #[test]
-    fn offloads_are_named_in_one_order() {
-        assert_eq!(offload_names(0x6f), "csum tso4 tso6 ecn uso");
-        assert_eq!(offload_names(offload::CSUM | offload::TSO4), "csum tso4");
-        assert_eq!(offload_names(0), "");
+    fn failed(&self, error: Errno) -> Rx {
+        // Else, above all, EAGAIN. Whatever it is, the descriptor will say it again.
+        if error == Errno::BADFD { Rx::Gone } else { Rx::Drained }
     }
 }

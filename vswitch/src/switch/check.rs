@@ -1,18 +1,20 @@
 //! What a transaction names must be there: checked before anything is done, so that stages need not doubt it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use api::{BridgeId, Change, Delta, Hop, Port, PortId, Transaction};
 use control::Refusal;
 
 use super::Switch;
-use crate::ports::stack;
+use crate::ports::{packet, stack};
 
 /// Bridges and ports as they are after the changes so far.
 struct Known<'a> {
     switch: &'a Switch,
     bridges: BTreeSet<BridgeId>,
+    /// Interfaces that are ports, and the numbers of those.
+    interfaces: BTreeMap<String, PortId>,
     /// Ports that the transaction adds.
     added: BTreeSet<PortId>,
     /// Ports that it removes.
@@ -25,6 +27,7 @@ impl Switch {
         let mut known = Known {
             switch: self,
             bridges: self.bridges.keys().copied().collect(),
+            interfaces: self.ports.values().filter_map(|port| Some((attached(&port.spec)?, port.spec.id))).collect(),
             added: BTreeSet::new(),
             removed: BTreeSet::new(),
         };
@@ -41,11 +44,13 @@ impl Known<'_> {
             Change::Port(Delta { new: Some(port), .. }) => {
                 self.bridge(&port.name, port.bridge)?;
                 of_the_switch(port)?;
+                self.attach(port)?;
                 self.removed.remove(&port.id);
                 self.added.insert(port.id);
             }
             Change::Port(Delta { old: Some(port), new: None }) => {
                 self.added.remove(&port.id);
+                self.interfaces.retain(|_, id| *id != port.id);
                 self.removed.insert(port.id);
             }
             Change::Router(Delta { new: Some(router), .. }) => {
@@ -75,6 +80,15 @@ impl Known<'_> {
         Ok(())
     }
 
+    /// An interface is one port at most: two would both get every frame.
+    fn attach(&mut self, port: &Port) -> Result<(), Refusal> {
+        let Some(name) = attached(port) else { return Ok(()) };
+        match self.interfaces.insert(name.clone(), port.id).filter(|id| *id != port.id) {
+            Some(id) => Err(Refusal(format!("{}: options:ifname={name:?}: is port number {id} already", port.name))),
+            None => Ok(()),
+        }
+    }
+
     fn bridge(&self, what: &dyn Display, bridge: BridgeId) -> Result<(), Refusal> {
         if self.bridges.contains(&bridge) {
             return Ok(());
@@ -89,6 +103,11 @@ impl Known<'_> {
         }
         Err(Refusal(format!("{what}: no port numbered {port}")))
     }
+}
+
+/// The existing interface that a port is.
+fn attached(port: &Port) -> Option<String> {
+    (port.kind == packet::PORT.name).then(|| packet::interface(port).to_owned())
 }
 
 /// The number and the kind of the switch's own port go together, and are nobody else's.

@@ -13,7 +13,9 @@ use netlink_packet_core::{
     NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -34,6 +36,8 @@ pub struct Link {
     pub mac: MacAddr,
     /// Its MTU.
     pub mtu: u32,
+    /// Its frames are Ethernet's.
+    pub ethernet: bool,
     /// It is switched on.
     pub up: bool,
     /// It is switched on, and its other end is there.
@@ -45,6 +49,8 @@ pub struct Link {
 pub struct Settings<'a> {
     /// Switch on or off.
     pub up: Option<bool>,
+    /// Ask and answer who has an address.
+    pub arp: Option<bool>,
     /// Rename; only while it is off.
     pub name: Option<&'a str>,
     /// Note.
@@ -114,6 +120,10 @@ impl Netlink {
         if let Some(up) = settings.up {
             message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
             message.header.change_mask = LinkFlags::Up;
+        }
+        if let Some(arp) = settings.arp {
+            message.header.flags.set(LinkFlags::Noarp, !arp);
+            message.header.change_mask |= LinkFlags::Noarp;
         }
         let attributes = [
             settings.namespace.map(|ns| LinkAttribute::NetNsFd(ns.as_raw_fd())),
@@ -297,6 +307,7 @@ fn read_link(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         ..Link::default()

@@ -4,5 +4,7 @@ mod alloc;
 mod kit;
 mod memory;
 mod node;
+mod packet;
 mod ports;
 mod services;
+mod storms;

@@ -49,7 +49,7 @@ pub(crate) const DELETE: CommandDef = CommandDef {
             // `svc/web` is what is printed.
             [one] => match one.split_once('/') {
                 Some((kind, name)) => (kind.to_owned(), vec![name.to_owned()]),
-                None => return Err(Failure::Usage(format!("delete: {one}: which?"))),
+                None => return Err(Failure::Usage(format!("delete: {one}: which? (KIND NAME, or -f FILE)"))),
             },
             [kind, names @ ..] => (kind.clone(), names.to_vec()),
         };

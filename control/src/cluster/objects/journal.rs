@@ -134,6 +134,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Forget what was noted since the last [`Self::commit`].
+    pub(crate) fn forget(&mut self) {
+        if std::mem::take(&mut self.pending) > 0 {
+            self.take_back();
+        }
+    }
+
     /// Cut the file back to what is in force, and forget what waits to be written.
     fn take_back(&mut self) {
         let cut = self.file.get_ref().set_len(self.len).and_then(|()| self.file.get_ref().try_clone());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Store;
 use super::check::shown;
-use super::kind::{Kind, KindDef};
+use super::kind::{KINDS, Kind, KindDef};
 use crate::Refusal;
 use crate::cluster::Wanted;
 use crate::cluster::model::{Changed, Named, Node, Pod, Service, ServiceKind, Slice};
@@ -18,7 +18,8 @@ const NONE: &str = "<none>";
 
 /// There is no such kind.
 pub(crate) fn no_kind(word: &str) -> Refusal {
-    Refusal(format!("\"{}\": no kind of object that is kept here", shown(word)))
+    let kinds: Vec<_> = KINDS.iter().map(|def| def.plural).collect();
+    Refusal(format!("\"{}\": no kind of object that is kept here; there are {}", shown(word), kinds.join(", ")))
 }
 
 /// Objects that are wanted: tables, or text.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::Object;
 use super::check::{Checked, fault};
+use crate::cluster::compile::node::gateway;
 use crate::cluster::model::{Named, Node, Pod, Service, Text};
 
 /// Addresses of the objects in force.
@@ -82,6 +83,10 @@ impl Taken {
             if let Some((address, service)) = service {
                 return Err(fault(field, net, &format!("holds {address}, the address of {}", of("service", service))));
             }
+            let gateway = gateway(net).map(|gateway| gateway.addr());
+            if let Some((gateway, pod)) = gateway.and_then(|gateway| Some((gateway, self.pods.get(&gateway)?))) {
+                return Err(fault(field, net, &format!("its gateway {gateway} is the address of {}", of("pod", pod))));
+            }
         }
         for address in &node.addresses {
             let field = "status.addresses";
@@ -110,8 +115,19 @@ impl Taken {
             if let Some(node) = self.nodes.get(address) {
                 return Err(fault(field, address, &format!("is the address of node/{node}")));
             }
+            if let Some((net, node)) = self.pod_cidr(address)
+                && gateway(net).is_some_and(|gateway| gateway.addr() == *address)
+            {
+                return Err(fault(field, address, &format!("is the gateway of {net}, the pods of node/{node}")));
+            }
         }
         Ok(())
+    }
+
+    /// The podCIDR that an address is in, and its node.
+    fn pod_cidr(&self, address: &IpAddr) -> Option<&(IpNet, Text)> {
+        let (_, found) = self.pod_cidrs.range(..=address).next_back()?;
+        found.0.contains(address).then_some(found)
     }
 
     fn check_service(&self, service: &Service) -> Checked<()> {
@@ -126,8 +142,7 @@ impl Taken {
             if let Some(pod) = self.pods.get(address) {
                 return Err(fault(field, address, &format!("is the address of {}", of("pod", pod))));
             }
-            let cidr = self.pod_cidrs.range(..=address).next_back();
-            if let Some((_, (net, node))) = cidr.filter(|(_, (net, _))| net.contains(address)) {
+            if let Some((net, node)) = self.pod_cidr(address) {
                 return Err(fault(field, address, &format!("is in {net}, the pods of node/{node}")));
             }
         }

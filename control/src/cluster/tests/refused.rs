@@ -62,6 +62,15 @@ fn each_bad_field_is_named() {
             svc("{clusterIP: 10.96.0.1, ipFamilies: [IPv6], ports: [{port: 80}]}"),
             "service/web: spec.ipFamilies[0]: IPv6: spec.clusterIPs[0] is of IPv4",
         ),
+        // Booleans of YAML 1.1 are text in 1.2, and in what kubectl makes of them they would be true.
+        (
+            svc("{clusterIP: 10.96.0.1, publishNotReadyAddresses: yes, ports: [{port: 80}]}"),
+            "service/web: spec.publishNotReadyAddresses: invalid type: string \"yes\", expected a boolean",
+        ),
+        (
+            slice("addressType: IPv4\nendpoints: [{addresses: [10.1.0.7], conditions: {ready: on}}]"),
+            "endpointslice.discovery.k8s.io/a: endpoints[0].conditions.ready: invalid type: string \"on\", expected a boolean",
+        ),
         (
             svc("{type: Best, ports: [{port: 80}]}"),
             "service/web: spec.type: Best: must be ClusterIP, NodePort, LoadBalancer or ExternalName",
@@ -77,6 +86,10 @@ fn each_bad_field_is_named() {
             "service/Web_1: metadata.name: Web_1: must be 1 to 63 of a-z, 0-9 and '-', with none of '-' at an end (RFC 1123)",
         ),
         (pod("a", "10.1.0.9"), "pod/a: status.podIPs[0].ip: 10.1.0.9: is the address of pod/live in namespace default"),
+        (
+            pod("a", "10.1.0.1"),
+            "pod/a: status.podIPs[0].ip: 10.1.0.1: is the gateway of 10.1.0.0/24, the pods of node/n1",
+        ),
         (
             pod("a", "10.1.0.2").replace("8080", "0"),
             "pod/a: spec.containers[0].ports[0].containerPort: 0: must be between 1 and 65535",
@@ -119,6 +132,15 @@ fn each_bad_field_is_named() {
     ] {
         assert_eq!(refused(&text), why, "{text}");
     }
+}
+
+#[test]
+fn a_pod_cidr_whose_gateway_is_a_pod_s_address_is_refused() {
+    let mut bed = Bed::applied(&pod("a", "10.2.0.1"));
+    let lines = bed.apply(&node("n2", "192.168.0.2", "10.2.0.0/24"));
+    let why =
+        "node/n2: spec.podCIDRs[0]: 10.2.0.0/24: its gateway 10.2.0.1 is the address of pod/a in namespace default";
+    assert_eq!(lines, [why]);
 }
 
 #[test]

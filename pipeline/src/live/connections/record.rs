@@ -18,6 +18,7 @@ use api::{BridgeId, PortId};
 
 use super::states::{State, Status};
 use super::{Direction, Found, Name, Plan, Tuple};
+use crate::raw::prefetch;
 
 /// Records that are allocated together: 512 KiB.
 const CHUNK: u32 = 4096;
@@ -278,6 +279,14 @@ impl Records {
                 Ok(_) => return Some((word.status, status)),
                 Err(now) => old = now,
             }
+        }
+    }
+
+    /// Ask for the part of a record that [`Self::alter`] and [`Self::saw`] need.
+    #[inline]
+    pub(super) fn prefetch(&self, slot: u32) {
+        if let Some(record) = self.get(slot) {
+            prefetch(record);
         }
     }
 

@@ -235,6 +235,12 @@ impl Connections {
         self.hear(name, direction, now, |proto, status| status.seen(proto, direction))
     }
 
+    /// [`Self::seen`] will be called for this connection soon.
+    #[inline]
+    pub fn prefetch(&self, name: Name) {
+        self.records.prefetch(name.slot);
+    }
+
     fn hear(&self, name: Name, direction: Direction, now: Now, alter: impl Fn(u8, Status) -> Status) -> bool {
         let Some((was, is)) = self.records.alter(name, alter) else { return false };
         self.records.saw(name.slot, direction, now.second());

@@ -317,7 +317,7 @@ fn a_syn_opens_anew_what_is_over_and_nothing_else() {
 }
 
 #[test]
-fn a_half_closed_connection_is_kept_for_an_hour() {
+fn v25_a_half_closed_connection_is_kept_for_an_hour() {
     // Specification, row V25.
     let live = Live::default();
     let name = made(&live, &plan(tcp(1)), 0).name;

@@ -272,12 +272,6 @@ impl Bench {
         assert_eq!(self.stash.available() + self.waiting(), SLOTS, "a frame was lost");
     }
 
-    /// Frames dropped for a reason that no fate tells: those that waited, or were fragments.
-    pub(crate) fn dropped(&self, port: u16, reason: DropReason) -> u64 {
-        let of = |worker: &Worker| worker.counters.port(PortId(port)).drops.of(reason).map_or(0, |count| count.get());
-        self.workers.iter().map(of).sum()
-    }
-
     /// Frames for [`Self::drive`].
     pub(crate) fn load(&mut self, frames: &[Vec<u8>]) -> Vec<Frame> {
         frames.iter().map(|octets| self.frame(octets, Offload::NONE)).collect()

@@ -29,6 +29,10 @@ const FLAGS: [u8; 8] = [0x02, 0x10, 0x12, 0x11, 0x04, 0x14, 0x18, 0];
 /// First chunks of SCTP packets: DATA, INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, ABORT, SHUTDOWN ACK, SHUTDOWN COMPLETE.
 const CHUNKS: [u8; 8] = [0, 1, 2, 10, 11, 6, 8, 14];
 
+/// Classes of fragments.
+const STRAY: u16 = 0x8000;
+const WHOLE: u16 = 0x4000;
+
 /// Who there is: pods, the gateway, the node, two hosts outside, two services, an address of a service range that no service
 /// has, one that no route leads to, this link's, everybody's.
 fn address(six: bool, number: u8) -> IpAddr {
@@ -53,6 +57,7 @@ impl Octets<'_> {
         self.0.split_off_first().copied().unwrap_or(0)
     }
 
+    /// One of so many.
     fn of<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
         choices[usize::from(self.next()) % N]
     }
@@ -235,14 +240,15 @@ impl Octets<'_> {
         frame(dst, src, tags, kind, &packet)
     }
 
-    /// All fragments of a UDP datagram, in an order that the octets choose.
-    fn fragments(&mut self) -> Vec<Vec<u8>> {
+    /// All fragments of a UDP datagram, in an order that the octets choose. `class`: of its identification, so that those of
+    /// which some stay away are no part of the others.
+    fn fragments(&mut self, class: u16) -> Vec<Vec<u8>> {
         let (dst, src) = self.link();
         let (source, destination, hops) = self.ends();
         let ports = [self.of(NUMBERS).to_be_bytes(), self.of([80u16, 81, 8080]).to_be_bytes()].concat();
         let payload = vec![9; 600];
         let datagram = [&ports[..], &608u16.to_be_bytes(), &[0x56, 0x78], &payload].concat();
-        let id = u16::from_be_bytes([self.next(), self.next()]);
+        let id = class | u16::from(self.next());
         let cut = 8 * (1 + usize::from(self.next()) % 70);
         let mut pieces: Vec<Vec<u8>> = [(0, cut), (cut, datagram.len())]
             .into_iter()
@@ -300,7 +306,7 @@ impl Octets<'_> {
                 octets[at] ^= 1 << (self.next() % 8);
                 octets
             }
-            3 => self.fragments().remove(0),
+            3 => self.fragments(STRAY).remove(0),
             _ => self.ip(),
         }
     }
@@ -311,7 +317,7 @@ impl Octets<'_> {
             0..=9 => Event::Frame(self.port(), self.frame()),
             10..=17 => Event::Answer(self.next().into(), self.of(FLAGS)),
             18 | 19 => Event::Unreachable(self.next().into()),
-            20 => Event::Fragments(self.port(), self.fragments()),
+            20 => Event::Fragments(self.port(), self.fragments(WHOLE)),
             21 => {
                 let (port, count) = (self.port(), 1 + self.next() % 6);
                 Event::Burst(port, (0..count).map(|_| self.frame()).collect())
@@ -377,11 +383,14 @@ pub(crate) fn asks_for_a_neighbor(frame: &[u8]) -> bool {
     }
 }
 
-/// Offset of the transport header of a packet without options and extensions, and its protocol.
+/// Offset of the transport header of a packet without options and extensions, and its protocol. `None` for fragments: one
+/// alone, turned round twice, would be taken for a part of the datagram that it is from.
 fn layout(frame: &[u8]) -> Option<(usize, u8)> {
     match untagged(frame)? {
-        (IPV4, packet) if packet.len() >= 28 && packet[0] == 0x45 => Some((34, packet[9])),
-        (IPV6, packet) if packet.len() >= 48 => Some((54, packet[6])),
+        (IPV4, packet) if packet.len() >= 28 && packet[0] == 0x45 && packet[6] & 0x3f == 0 && packet[7] == 0 => {
+            Some((34, packet[9]))
+        }
+        (IPV6, packet) if packet.len() >= 48 && packet[6] != 44 => Some((54, packet[6])),
         _ => None,
     }
 }

@@ -16,6 +16,8 @@ use crate::sys::tun;
 
 /// Name under which a device is born; the kernel puts a number that is free.
 const BIRTH_NAME: &str = "vswitch%d";
+/// What the alias of a device of ours begins with; the name of its port follows.
+pub(in crate::ports) const MARK: &str = "vswitch port ";
 /// Smallest MTU of IPv4 (RFC 791), and what the kernel's driver allows at most.
 const MTU: std::ops::RangeInclusive<u16> = 68..=65521;
 
@@ -63,7 +65,7 @@ impl<'a> Wish<'a> {
 
     /// The alias that marks a device as this port's.
     fn mark(&self) -> String {
-        format!("vswitch port {}", self.port)
+        format!("{MARK}{}", self.port)
     }
 
     fn error(&self, error: &io::Error) -> PortError {

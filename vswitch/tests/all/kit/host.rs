@@ -60,6 +60,11 @@ impl Host {
         Ok((stream, answer))
     }
 
+    /// Whether a TCP connection is made within this time; it is closed again.
+    pub(crate) fn connect_within(&self, to: SocketAddr, patience: Duration) -> io::Result<()> {
+        self.space.run(|| dial(0, to, patience)).map(drop)
+    }
+
     /// Who answers TCP at an address, after a connection that is closed again.
     #[track_caller]
     pub(crate) fn tcp(&self, to: SocketAddr) -> Answer {
@@ -109,11 +114,13 @@ impl Host {
         }
     }
 
-    fn try_tcp(&self, to: SocketAddr) -> io::Result<Answer> {
+    /// As [`Self::tcp`], for what may fail.
+    pub(crate) fn try_tcp(&self, to: SocketAddr) -> io::Result<Answer> {
         self.connect(0, to).map(|(_, answer)| answer)
     }
 
-    fn try_udp(&self, to: SocketAddr) -> io::Result<Answer> {
+    /// As [`Self::udp`], for what may fail.
+    pub(crate) fn try_udp(&self, to: SocketAddr) -> io::Result<Answer> {
         self.flow(0, to).ask(b"", PATIENCE).map(|(answer, _)| answer)
     }
 

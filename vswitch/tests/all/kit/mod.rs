@@ -16,6 +16,7 @@ use api::reply::{ObjectRow, Outcome};
 use api::request::Manifest;
 use api::{Request, rpc, verb};
 use control::{Control, NodeSettings, Stopper};
+use parking_lot::Mutex;
 use serde_json::Value;
 use vswitch::keeper::Keeper;
 use vswitch::switch::{Options, Switch};
@@ -48,7 +49,7 @@ pub(crate) struct Bed {
     pub(crate) outside: Host,
     dir: tempfile::TempDir,
     options: Options,
-    running: Option<Running>,
+    running: Mutex<Option<Running>>,
 }
 
 /// The switch and its control loop, on a thread in the node's namespace.
@@ -58,10 +59,10 @@ struct Running {
 }
 
 /// Run `work` on a node of its own, with one worker and with two.
-pub(crate) fn on_a_node(test: &str, work: impl Fn(&mut Bed)) {
+pub(crate) fn on_a_node(test: &str, work: impl Fn(&Bed)) {
     for workers in [1, 2] {
-        let Some(mut bed) = Bed::new(test, workers) else { return };
-        work(&mut bed);
+        let Some(bed) = Bed::new(test, workers) else { return };
+        work(&bed);
         let coverage = bed.vsctl("coverage/show");
         assert!(!coverage.contains("cache_divergence"), "a cached decision differed from a fresh one:\n{coverage}");
     }
@@ -80,16 +81,16 @@ impl Bed {
         };
         let mut spaces = spaces.into_iter();
         let mut host = |name, addresses| Host { name, addresses, space: spaces.next().unwrap() };
-        let mut bed = Self {
+        let bed = Self {
             a: host("a", ["10.1.0.2", "fd00:1::2"]),
             b: host("b", ["10.1.0.3", "fd00:1::3"]),
             c: host("c", ["10.1.0.4", "fd00:1::4"]),
             node: host("node", ["192.0.2.10", "2001:db8::10"]),
             outside: host("outside", ["203.0.113.9", "2001:db8:9::9"]),
             dir: tempfile::tempdir().unwrap(),
-            // Every hit is walked again.
-            options: Options { shadow: 1, ..crate::memory::options(workers) },
-            running: None,
+            // Every hit is walked again; streams come in super-frames.
+            options: Options { shadow: 1, spills: 256, ..crate::memory::options(workers) },
+            running: Mutex::new(None),
         };
         bed.prepare_node();
         bed.start();
@@ -113,7 +114,7 @@ impl Bed {
     }
 
     /// Start the switch; after [`Self::stop`] with what it was told before.
-    pub(crate) fn start(&mut self) {
+    pub(crate) fn start(&self) {
         let node = NodeSettings {
             name: "n1".to_owned(),
             service_cidrs: SERVICE_CIDR.map(|prefix| prefix.parse().unwrap()).to_vec(),
@@ -140,12 +141,12 @@ impl Bed {
             })
         });
         let stopper = told.recv().expect("the switch starts");
-        self.running = Some(Running { stopper, thread });
+        *self.running.lock() = Some(Running { stopper, thread });
     }
 
     /// Stop the switch; its devices and what it was told stay.
-    pub(crate) fn stop(&mut self) {
-        let Some(running) = self.running.take() else { return };
+    pub(crate) fn stop(&self) {
+        let Some(running) = self.running.lock().take() else { return };
         running.stopper.stop();
         let ended = running.thread.join();
         assert!(std::thread::panicking() || ended.is_ok(), "the switch died");
@@ -220,22 +221,43 @@ impl Bed {
     /// Apply manifests; all are taken.
     pub(crate) fn apply(&self, text: &str) {
         let manifests = vec![Manifest { name: "-".to_owned(), text: text.to_owned() }];
+        self.rows(&Request::Apply { manifests, namespace: None });
+    }
+
+    /// Apply a manifest of one object that is refused; why.
+    pub(crate) fn refused(&self, text: &str) -> String {
+        let manifests = vec![Manifest { name: "-".to_owned(), text: text.to_owned() }];
         let answer = self.ask(&Request::Apply { manifests, namespace: None }).unwrap();
         let rows: Vec<ObjectRow> = serde_json::from_value(answer).unwrap();
+        match &rows[..] {
+            [ObjectRow { outcome: Outcome::Refused(why), .. }] => why.clone(),
+            rows => panic!("{rows:?}"),
+        }
+    }
+
+    /// Ask for what is done to objects; all of it is done.
+    fn rows(&self, request: &Request) {
+        let rows: Vec<ObjectRow> = serde_json::from_value(self.ask(request).unwrap()).unwrap();
         for ObjectRow { object, outcome } in rows {
-            assert!(!matches!(outcome, Outcome::Refused(_) | Outcome::Skipped(_)), "{object}: {outcome:?}\n{text}");
+            assert!(!matches!(outcome, Outcome::Refused(_) | Outcome::Skipped(_)), "{object}: {outcome:?}");
         }
     }
 
     /// Delete an object.
     pub(crate) fn delete(&self, kind: &str, name: &str) {
-        self.vsctl(&format!("delete {kind} {name}"));
+        let request = Request::Delete {
+            manifests: Vec::new(),
+            kind: Some(kind.to_owned()),
+            names: vec![name.to_owned()],
+            namespace: None,
+        };
+        self.rows(&request);
     }
 }
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.running.is_some() {
+        if std::thread::panicking() && self.running.lock().is_some() {
             for verb in ["services", "connections", "neighbors", "routes", "drops"] {
                 let request = verb::parse(&[verb]).unwrap();
                 let said = self.ask(&request).map(|answer| api::reply::text(&request, answer));

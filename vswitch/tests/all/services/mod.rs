@@ -2,3 +2,9 @@
 //! docs/kubernetes.md lists them.
 
 mod endpoints;
+mod model;
+mod outcomes;
+mod programmed;
+mod sctp;
+mod stale;
+mod translated;

@@ -1,0 +1,309 @@
+//! `program`: from a request to packets that see it.
+//!
+//! The control side of `vswitchd` in this process, on a socket, with a client of that socket; the switch with its worker on a
+//! thread, on which a pod sends to a service without pause. An EndpointSlice of 100 endpoints says one port and another in
+//! turn: `seen_us` is the time from the request to the first packet that leaves for the new port, `answered_us` that to
+//! the answer; both are medians. Then a whole cluster is applied in one request: `load_s` is the time to the answer,
+//! `load_mb` what the process has grown by, its client included.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use api::request::{Manifest, Request};
+use api::rpc::Client;
+use control::{Control, NodeSettings};
+use pipeline::offload::Offload;
+use pipeline::raw::{Stash, ticks};
+use vswitch::keeper::Keeper;
+use vswitch::ports::{Device, Opened, Status, Tx, TxBatch};
+use vswitch::switch::{Options, Switch};
+use vswitch::sys::netns::Namespace;
+
+use super::{Params, Scale, ScenarioDef};
+use crate::flows::{Flows, Segment};
+use crate::machine::{Machine, resident};
+use crate::node::{CLIENTS, Family, SERVICE_PORT};
+use crate::port::{self, Playlist};
+use crate::report::Outcome;
+
+/// The scenario.
+pub const SCENARIO: ScenarioDef = ScenarioDef {
+    name: "program",
+    help: "from the request that changes 100 endpoints to the first packet that sees it; a load of 250,000; wants root",
+    ladder: &[1000],
+    scale: Scale::Flows,
+    privileged: true,
+    run,
+};
+
+/// Endpoints of the slice that changes.
+const ENDPOINTS: usize = 100;
+/// Ports that it says in turn.
+const TARGETS: [u16; 2] = [8080, 8081];
+/// Endpoints of a service of the load.
+const EACH: usize = 25;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A packet is waited for so long.
+const UNSEEN: Duration = Duration::from_secs(5);
+/// Where the destination port is in a frame over IPv4 without options.
+const TP_DST: std::ops::Range<usize> = 36..38;
+
+/// Takes what goes to the backends, and writes down when something for each of [`TARGETS`] first left, ticks; 0 when
+/// nothing did. A time for each: a worker may be about to write one down while the next is being waited for.
+#[derive(Debug, Default)]
+struct Watch([AtomicU64; TARGETS.len()]);
+
+impl Watch {
+    /// The time of a target.
+    fn of(&self, target: usize) -> &AtomicU64 {
+        &self.0[target % TARGETS.len()]
+    }
+}
+
+impl Device for Watch {
+    fn tx(&self, batch: &mut TxBatch, stash: &mut Stash) -> Tx {
+        batch.take(batch.len(), |frame| {
+            for (port, seen) in TARGETS.iter().zip(&self.0) {
+                let found = frame.head().get(TP_DST) == Some(&port.to_be_bytes());
+                if found && seen.load(Ordering::Relaxed) == 0 {
+                    seen.store(ticks(), Ordering::Release);
+                }
+            }
+            stash.give(frame);
+        });
+        Tx::Done
+    }
+
+    fn takes(&self, _offload: Offload) -> bool {
+        true
+    }
+
+    fn status(&self) -> Status {
+        Status::default()
+    }
+
+    fn remove(&self) {}
+}
+
+/// A node named `n1` with its pods: one that asks, and the backends of a service.
+fn cluster() -> String {
+    let mut text = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCIDRs: [10.0.0.0/14]}\n\
+                    status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}\n"
+        .to_owned();
+    let mut pod = |name: &str, address: std::net::IpAddr| {
+        let _ = write!(
+            text,
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n\
+             spec: {{nodeName: n1, containers: [{{name: main}}]}}\n\
+             status: {{podIP: {address}, podIPs: [{{ip: {address}}}]}}\n"
+        );
+    };
+    pod("client", Family::Four.client(0));
+    (0..ENDPOINTS).for_each(|n| pod(&format!("b{n}"), Family::Four.backend(n)));
+    let vip = Family::Four.service(0);
+    text + &service("watched", vip)
+}
+
+fn service(name: &str, vip: std::net::IpAddr) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+         spec: {{clusterIP: {vip}, ports: [{{protocol: UDP, port: {SERVICE_PORT}}}]}}\n"
+    )
+}
+
+fn slice(service: &str, port: u16, addresses: impl Iterator<Item = std::net::IpAddr>) -> String {
+    let mut text = format!(
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: {service}-a, labels: {{kubernetes.io/service-name: {service}}}}}\n\
+         addressType: IPv4\nports: [{{protocol: UDP, port: {port}}}]\nendpoints:\n"
+    );
+    for address in addresses {
+        let _ = writeln!(text, "- {{addresses: [{address}], conditions: {{ready: true}}}}");
+    }
+    text
+}
+
+/// The slice of the service that is watched.
+fn watched(port: u16) -> String {
+    slice("watched", port, (0..ENDPOINTS).map(|n| Family::Four.backend(n)))
+}
+
+/// So many services with 25 endpoints each, all on other nodes.
+fn load(services: usize) -> String {
+    (1..=services).fold(String::new(), |text, n| {
+        let addresses = (0..EACH).map(|i| {
+            let [_, a, b, c] = ((n * EACH + i) as u32).to_be_bytes();
+            [11, a, b, c].into()
+        });
+        let name = format!("s{n}");
+        text + &service(&name, Family::Four.service(n)) + &slice(&name, TARGETS[0], addresses)
+    })
+}
+
+/// A client of the daemon.
+struct Daemon(Client);
+
+impl Daemon {
+    fn apply(&mut self, text: String) -> Result<()> {
+        let manifests = vec![Manifest { name: "bench".to_owned(), text }];
+        let answer = self.0.ask(&Request::Apply { manifests, namespace: None })?;
+        // Each object is told of; one that was refused makes the figure a figure of something else.
+        let told = answer.to_string();
+        ensure!(!told.contains("refused"), "an object was refused: {}", told.chars().take(500).collect::<String>());
+        Ok(())
+    }
+
+    /// Database commands, as typed.
+    fn command(&mut self, line: &str) -> Result<()> {
+        let mut commands = Vec::new();
+        for part in line.split(" -- ") {
+            match api::verb::parse(&part.split(' ').collect::<Vec<_>>()).map_err(anyhow::Error::msg)? {
+                Request::Transact { commands: more } => commands.extend(more),
+                other => bail!("{other:?} is no command"),
+            }
+        }
+        self.0.ask(&Request::Transact { commands }).with_context(|| line.to_owned())?;
+        Ok(())
+    }
+
+    /// The ports of the pods, which the switch was offered.
+    fn attach(&mut self) -> Result<()> {
+        let backends = (0..ENDPOINTS).map(|n| (format!("b{n}"), crate::node::backend_mac(n)));
+        for (name, mac) in [("client".to_owned(), crate::node::client_mac(0))].into_iter().chain(backends) {
+            self.command(&format!(
+                "add-port br-pods {name} -- set Interface {name} type=memory mac=\"{mac}\" \
+                 external_ids:pod=default/{name}"
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+/// The time from a request to packets that see it, microseconds: to the answer, and to the first packet.
+fn change(daemon: &mut Daemon, watch: &Watch, target: usize, machine: &Machine) -> Result<[f64; 2]> {
+    let text = watched(TARGETS[target]);
+    let seen = watch.of(target);
+    // Nothing has left for it since the last change was answered.
+    seen.store(0, Ordering::Release);
+    let start = ticks();
+    daemon.apply(text)?;
+    let answered = ticks();
+    let waiting = Instant::now();
+    while seen.load(Ordering::Acquire) == 0 {
+        ensure!(waiting.elapsed() < UNSEEN, "no packet leaves for port {} in {UNSEEN:?}", TARGETS[target]);
+        std::thread::yield_now();
+    }
+    let seen = seen.load(Ordering::Acquire);
+    Ok([answered, seen].map(|at| machine.ns(at.saturating_sub(start) as f64) / 1000.0))
+}
+
+fn run(params: &Params, machine: &Machine) -> Result<Outcome> {
+    params.own_frames(SCENARIO.name)?;
+    // LOCAL is an interface of the node: of a node of our own.
+    let space = Namespace::new().context("a network namespace")?;
+    let directory = tempfile::tempdir()?;
+    // All from one client: each a source port of its own.
+    let flows = Flows { family: Family::Four, count: params.flows * CLIENTS, services: 1, size: params.size };
+    let frames = flows.frames_of_client(Segment::Datagram, 0)?;
+    let playlist = Playlist::new(vec![Arc::new(frames)]);
+    playlist.pause(true);
+    let watch = Arc::new(Watch::default());
+    let (tell, told) = std::sync::mpsc::channel();
+    let worker = params.cpus.first().copied();
+    let daemon = {
+        let (playlist, watch, directory) = (Arc::clone(&playlist), Arc::clone(&watch), directory.path().to_owned());
+        space.run(|| {
+            std::thread::spawn(move || -> Result<()> {
+                let options = Options { workers: 1, cpus: worker.into_iter().collect(), ..Options::default() };
+                let mut switch = Switch::start(&options, Keeper::none())?;
+                switch.offer("client", port::open(playlist).0);
+                for n in 0..ENDPOINTS {
+                    let device: Arc<dyn Device> = Arc::clone(&watch) as _;
+                    switch.offer(&format!("b{n}"), Opened { queues: Vec::new(), device });
+                }
+                let mut control = Control::open(&settings(&directory), &mut switch)?;
+                let _ = tell.send(control.stopper());
+                control.run(&mut switch)?;
+                switch.stop();
+                Ok(())
+            })
+        })
+    };
+    let stopper = told.recv();
+    let outcome = match &stopper {
+        Ok(_) => measure(directory.path(), &playlist, &watch, params, machine),
+        Err(_) => Err(anyhow::anyhow!("the daemon does not start")),
+    };
+    stopper.iter().for_each(control::Stopper::stop);
+    daemon.join().unwrap_or_else(|_| bail!("the daemon panicked"))?;
+    outcome
+}
+
+fn settings(directory: &Path) -> control::Options {
+    control::Options {
+        socket: directory.join("ctl.sock"),
+        socket_group: None,
+        state_dir: directory.join("state"),
+        cluster: None,
+        version: "vsbench".to_owned(),
+        node: NodeSettings { name: "n1".to_owned(), ..NodeSettings::default() },
+    }
+}
+
+fn measure(
+    directory: &Path,
+    playlist: &Playlist,
+    watch: &Watch,
+    params: &Params,
+    machine: &Machine,
+) -> Result<Outcome> {
+    let mut daemon = Daemon(Client::connect(&directory.join("ctl.sock"), Some(PATIENCE))?);
+    daemon.apply(cluster() + &watched(TARGETS[1]))?;
+    daemon.attach()?;
+    playlist.pause(false);
+    let mut times: [Vec<f64>; 2] = Default::default();
+    let start = Instant::now();
+    for target in (0..TARGETS.len()).cycle() {
+        for (list, time) in times.iter_mut().zip(change(&mut daemon, watch, target, machine)?) {
+            list.push(time);
+        }
+        if start.elapsed() > params.duration && times[0].len() > 2 {
+            break;
+        }
+    }
+    times.iter_mut().for_each(|list| list.sort_by(f64::total_cmp));
+    let at = |list: &[f64], percent: usize| list.get(list.len() * percent / 100).copied().unwrap_or_default();
+    let (text, before) = (load(params.services), resident("self")?);
+    let start = Instant::now();
+    daemon.apply(text)?;
+    let load = start.elapsed().as_secs_f64();
+    let grown = resident("self")?.saturating_sub(before);
+    let [answered, seen] = &times;
+    // A change is what is counted here, not a packet.
+    let median = at(seen, 50);
+    Ok(Outcome {
+        scenario: SCENARIO.name.to_owned(),
+        tsc_per_packet: median * machine.tsc_mhz,
+        tsc_best: at(seen, 0) * machine.tsc_mhz,
+        ns_per_packet: median * 1000.0,
+        mpps: 1.0 / median,
+        packets: seen.len() as u64,
+        p50_ns: median * 1000.0,
+        p99_ns: at(seen, 99) * 1000.0,
+        params: [("services".to_owned(), params.services.into())].into(),
+        figures: [
+            ("seen_us".to_owned(), median),
+            ("seen_best_us".to_owned(), at(seen, 0)),
+            ("answered_us".to_owned(), at(answered, 50)),
+            ("load_s".to_owned(), load),
+            ("load_mb".to_owned(), grown as f64 / 1e6),
+        ]
+        .into(),
+        ..Outcome::default()
+    })
+}
