@@ -44,6 +44,7 @@ pub const LAB: LabDef = LabDef {
         services::BULK,
         services::TWINS,
         services::TRACE,
+        services::NARROWED,
         services::RESTART,
         kernel::UNTOUCHED,
         kernel::WITHDRAWN,
@@ -74,6 +75,7 @@ fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     services::backends(report, &cluster)?;
     services::nobody(report, &cluster)?;
     services::throughput(report, &cluster)?;
+    services::narrow(report, &cluster)?;
     kernel::untouched(report, &bare)?;
     // Its counters go with the data plane.
     cluster.daemon.check_cache()?;

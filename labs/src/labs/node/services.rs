@@ -1,6 +1,7 @@
 //! Services: who answers at a virtual address, and what becomes of those that nobody has?
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,7 +10,7 @@ use super::cluster::{
     AGENT, ALSO_B, BULK as BULK_PORT, Cluster, EMPTY, FAMILIES, GATEWAY, GREETER, Ip, NO_SERVICE, NODE, ONLY_B, PORT,
     Pod, WEB,
 };
-use super::ways::{all, any, every, every_way, some, some_way};
+use super::ways::{all, any, each_way, every, every_way, some, some_way};
 use crate::claim::{Control, Probe, Report};
 use crate::greeter::{Line, Outcome, Over, ask};
 use crate::host::Host;
@@ -18,8 +19,9 @@ use crate::traffic::{Check, transfer, udp_echo_of};
 
 pub(super) const SERVICE: &str = "a pod reaches a service, whose backend sees the pod's own address";
 pub(super) const FROM_NODE: &str = "the node reaches a service, whose backend sees the node's address";
-pub(super) const HAIRPIN: &str = "a backend reaches its own service, and sees the gateway; so does the node";
-pub(super) const AGENT_POD: &str = "a pod of the host's network is a backend at the node's address";
+pub(super) const HAIRPIN: &str = "a backend reaches its own service, and sees the gateway";
+pub(super) const AGENT_POD: &str =
+    "a pod of the host's network is a backend at the node's address, for pods and the node itself";
 pub(super) const SPREAD: &str = "new connections go to every backend";
 pub(super) const PINNED: &str = "a TCP connection stays with its backend when that leaves the service";
 pub(super) const MOVES: &str = "a UDP client is answered by another backend when its own leaves the service";
@@ -28,6 +30,8 @@ pub(super) const UNKNOWN: &str = "an address that no service has is silent, and 
 pub(super) const PING: &str = "service addresses answer pings, of pods and of the node";
 pub(super) const LARGE: &str = "datagrams of 2000 and 60000 octets reach a service, and come back";
 pub(super) const BULK: &str = "a TCP stream through a service is not changed by an octet";
+pub(super) const NARROWED: &str =
+    "the sender of a datagram too large for its backend's link is told, and cuts the next";
 pub(super) const TWINS: &str = "one client port reaches one backend by two services and directly, at the same time";
 pub(super) const TRACE: &str = "trace names the service and the endpoint that it would choose";
 pub(super) const RESTART: &str = "kill -9 of the whole daemon, and a start: pods and the node reach services as before";
@@ -36,47 +40,51 @@ const DELETED: &str = "the service deleted";
 /// Connections of one look at who answers.
 const CONNECTS: usize = 60;
 
-pub(super) fn reached(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()> {
-    let Cluster { a, b, node, .. } = cluster;
-    let twins = |port| every(|ip| by_three_ways(&a.host, b, ip, port));
-    let from_pod = every_way(|ip, over| Ok(ask(&a.host, over, ONLY_B.at(ip))?.from(&b.host, a.address.of(ip))))?;
-    let from_node = every_way(|ip, over| Ok(ask(node, over, ONLY_B.at(ip))?.from(&b.host, NODE.of(ip))))?;
-    let from_self = [
-        every_way(|ip, over| Ok(ask(&b.host, over, ONLY_B.at(ip))?.from(&b.host, GATEWAY.of(ip))))?,
-        every_way(|ip, over| Ok(ask(node, over, AGENT.at(ip))?.from(node, GATEWAY.of(ip))))?,
-    ];
-    let large = datagrams(&a.host, b)?;
-    let whole = stream(&a.host, b, Duration::from_millis(300))?;
-    let twin = twins(41000)?;
-    let traced = trace(cluster)?;
+/// What is tried of a service while it is there, and while it is not; each over everything that it is claimed for.
+type Try = fn(&Cluster) -> anyhow::Result<Vec<Probe>>;
 
-    // All controls at the same time: what is deleted stays deleted for all of them.
-    let (none, node_none, self_none, large_none, bulk_none, twin_none, trace_none) = cluster.without(ONLY_B, || {
-        Ok((
-            some_way(|ip, over| Ok(ask(&a.host, over, ONLY_B.at(ip))?.any()))?,
-            some_way(|ip, over| Ok(ask(node, over, ONLY_B.at(ip))?.any()))?,
-            some_way(|ip, over| Ok(ask(&b.host, over, ONLY_B.at(ip))?.any()))?,
-            any(&datagrams(&a.host, b)?),
-            any(&stream(&a.host, b, Duration::ZERO)?),
-            twins(42000)?,
-            trace(cluster)?,
-        ))
-    })?;
-    report.reaches(SERVICE, &from_pod, Control::new(DELETED, none));
-    report.reaches(FROM_NODE, &from_node, Control::new(DELETED, node_none));
-    report.reaches(HAIRPIN, &all(&from_self), Control::new(DELETED, self_none));
-    report.reaches(LARGE, &all(&large), Control::new(DELETED, large_none));
-    report.reaches(BULK, &all(&whole), Control::new(DELETED, bulk_none));
-    report.reaches(TWINS, &twin, Control::new("one of the services deleted", twin_none));
-    report.reaches(TRACE, &traced, Control::new(DELETED, trace_none));
+/// Of the service that only pod b is behind.
+const TRIES: [(&str, Try); 7] = [
+    (SERVICE, |cluster| {
+        let Cluster { a, b, .. } = cluster;
+        each_way(|ip, over| Ok(ask(&a.host, over, ONLY_B.at(ip))?.from(&b.host, a.address.of(ip))))
+    }),
+    (FROM_NODE, |cluster| {
+        let Cluster { b, node, .. } = cluster;
+        each_way(|ip, over| Ok(ask(node, over, ONLY_B.at(ip))?.from(&b.host, NODE.of(ip))))
+    }),
+    (HAIRPIN, |cluster| {
+        let Cluster { b, .. } = cluster;
+        each_way(|ip, over| Ok(ask(&b.host, over, ONLY_B.at(ip))?.from(&b.host, GATEWAY.of(ip))))
+    }),
+    (LARGE, |cluster| datagrams(&cluster.a.host, &cluster.b)),
+    (BULK, |cluster| stream(&cluster.a.host, &cluster.b)),
+    (TWINS, |cluster| FAMILIES.iter().map(|ip| by_three_ways(&cluster.a.host, &cluster.b, *ip)).collect()),
+    (TRACE, |cluster| Ok(vec![trace(cluster)?])),
+];
+
+pub(super) fn reached(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()> {
+    let run = || TRIES.iter().map(|(_, attempt)| attempt(cluster)).collect::<anyhow::Result<Vec<_>>>();
+    let probes = run()?;
+    let controls = cluster.without(ONLY_B, run)?;
+    for (((claim, _), probe), control) in TRIES.iter().zip(probes).zip(controls) {
+        report.reaches(claim, &all(&probe), Control::new(DELETED, any(&control)));
+    }
     Ok(())
 }
 
 pub(super) fn host_network(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()> {
     let Cluster { a, node, .. } = cluster;
-    let probe = every_way(|ip, over| Ok(ask(&a.host, over, AGENT.at(ip))?.from(node, a.address.of(ip))))?;
+    let probe = all(&[
+        every_way(|ip, over| Ok(ask(&a.host, over, AGENT.at(ip))?.from(node, a.address.of(ip))))?,
+        // The node is its own backend.
+        every_way(|ip, over| Ok(ask(node, over, AGENT.at(ip))?.from(node, GATEWAY.of(ip))))?,
+    ]);
     cluster.daemon.vsctl("delete pod agent")?;
-    let control = some_way(|ip, over| Ok(ask(&a.host, over, AGENT.at(ip))?.any()))?;
+    let control = any(&[
+        some_way(|ip, over| Ok(ask(&a.host, over, AGENT.at(ip))?.any()))?,
+        some_way(|ip, over| Ok(ask(node, over, AGENT.at(ip))?.any()))?,
+    ]);
     cluster.apply()?;
     report.reaches(AGENT_POD, &probe, Control::new("the pod deleted", control));
     Ok(())
@@ -166,6 +174,28 @@ pub(super) fn throughput(report: &mut Report, cluster: &Cluster) -> anyhow::Resu
     Ok(())
 }
 
+/// The way to the backend gets narrower than the sender's own link (rule V23).
+pub(super) fn narrow(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()> {
+    let Cluster { a, b, .. } = cluster;
+    const NARROW: u16 = 1300;
+    let send = |ip| udp_echo_of(&a.host, &b.host, ONLY_B.bulk(ip), &[1400]);
+    // The first is lost, and its sender told why; what it sends after that it cuts.
+    let learn = |ip| {
+        let (first, second) = (send(ip)?, send(ip)?);
+        anyhow::Ok(match (first, second) {
+            (Probe::Silent(_), Probe::Arrived(text)) => Probe::Arrived(format!("the first was lost; then {text}")),
+            (first, second) => Probe::Silent(format!("first {}; then {}", first.text(), second.text())),
+        })
+    };
+    let learn_all = || FAMILIES.into_iter().map(learn).collect::<anyhow::Result<Vec<_>>>();
+    cluster.daemon.vsctl(&format!("set Interface pod-b mtu_request={NARROW}"))?;
+    let control = cluster.without(ONLY_B, learn_all)?;
+    let probe = learn_all()?;
+    cluster.daemon.vsctl("set Interface pod-b mtu_request=1500")?;
+    report.reaches(NARROWED, &all(&probe), Control::new(DELETED, any(&control)));
+    Ok(())
+}
+
 /// The daemon dies without a word and is started again.
 pub(super) fn restart(report: &mut Report, cluster: &mut Cluster) -> anyhow::Result<()> {
     let reach = |cluster: &Cluster| {
@@ -188,8 +218,9 @@ fn datagrams(from: &Host, to: &Pod) -> anyhow::Result<Vec<Probe>> {
 }
 
 /// Streams, one after the other.
-fn stream(from: &Host, to: &Pod, time: Duration) -> anyhow::Result<Vec<Probe>> {
-    FAMILIES.iter().map(|ip| Ok(transfer(from, &to.host, ONLY_B.bulk(*ip), Check::Hash, time)?.0)).collect()
+fn stream(from: &Host, to: &Pod) -> anyhow::Result<Vec<Probe>> {
+    const TIME: Duration = Duration::from_millis(300);
+    FAMILIES.iter().map(|ip| Ok(transfer(from, &to.host, ONLY_B.bulk(*ip), Check::Hash, TIME)?.0)).collect()
 }
 
 /// Who answers new connections; arrived if `who` is among them and so are all others.
@@ -234,7 +265,10 @@ fn answers(line: &mut Line, who: &Pod, same: bool) -> anyhow::Result<Probe> {
 }
 
 /// From one port to one backend in three ways, all open at once (rules V18 and V19).
-fn by_three_ways(from: &Host, to: &Pod, ip: Ip, port: u16) -> anyhow::Result<Probe> {
+fn by_three_ways(from: &Host, to: &Pod, ip: Ip) -> anyhow::Result<Probe> {
+    // Connections of the last time may linger.
+    static NEXT: AtomicU16 = AtomicU16::new(20000);
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut probes = Vec::new();
     for over in [Over::Tcp, Over::Udp] {
         let mut lines = Vec::new();

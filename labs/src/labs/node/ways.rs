@@ -15,14 +15,19 @@ pub(super) fn some(probe: impl Fn(Ip) -> anyhow::Result<Probe> + Sync) -> anyhow
     Ok(any(&at_once(&FAMILIES, |ip| probe(*ip))?))
 }
 
+/// Over both versions of IP and both transports.
+pub(super) fn each_way(probe: impl Fn(Ip, Over) -> anyhow::Result<Probe> + Sync) -> anyhow::Result<Vec<Probe>> {
+    at_once(&ways(), |(ip, over)| probe(*ip, *over))
+}
+
 /// Arrived if it did over both versions of IP and both transports.
 pub(super) fn every_way(probe: impl Fn(Ip, Over) -> anyhow::Result<Probe> + Sync) -> anyhow::Result<Probe> {
-    Ok(all(&at_once(&ways(), |(ip, over)| probe(*ip, *over))?))
+    Ok(all(&each_way(probe)?))
 }
 
 /// Silent if it was over both versions of IP and both transports: for controls.
 pub(super) fn some_way(probe: impl Fn(Ip, Over) -> anyhow::Result<Probe> + Sync) -> anyhow::Result<Probe> {
-    Ok(any(&at_once(&ways(), |(ip, over)| probe(*ip, *over))?))
+    Ok(any(&each_way(probe)?))
 }
 
 /// Arrived if all did; else silent, with the text of those that did not.
