@@ -97,8 +97,8 @@ const OF_A_WALK: u64 = 4;
 
 #[test]
 fn neither_translation_nor_masquerade_allocates_on_a_hit() {
-    type Row = (&'static str, fn(u16) -> Vec<u8>);
-    let rows: [Row; 4] = [
+    type Numbered = fn(u16) -> Vec<u8>;
+    let rows: [(&str, Numbered); 4] = [
         ("service", |i| packet((A, ROUTER), &format!("10.0.0.1:{}", 4000 + i), "10.96.0.1:80", 64, Carries::Ack)),
         ("service6", |i| packet((A, ROUTER), &format!("[fd00::1]:{}", 4000 + i), "[fd00:96::1]:80", 64, Carries::Ack)),
         ("outside", |i| packet((A, ROUTER), "10.0.0.1:4000", &format!("203.0.113.9:{}", 1 + i), 64, Carries::Datagram)),

@@ -82,6 +82,10 @@ proptest! {
     ) {
         play(workers, entries, generation, beginning(), events);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn on_a_node_too_with_all_that_connections_do_to_frames(

@@ -336,6 +336,10 @@ pub(crate) fn play(
     for port in (0..=PORTS).chain([PortId::STACK.0]) {
         assert_eq!(program.ingress(PortId(port)), cold.ingress(PortId(port)), "port {port}");
         for frame in recent.iter().flat_map(|(_, frames)| frames) {
+            if bench.walk_by(&program, port, frame) == bench.walk_by(&cold, port, frame) {
+                continue;
+            }
+            // Of several backends each program may choose another.
             let [grown, built] = [&program, &cold].map(|program| bench.choices(program, port, frame));
             assert_eq!(grown, built, "port {port}, {frame:02x?}");
         }
