@@ -42,9 +42,10 @@ const EVERYTHING: Cell = Cell(1);
 const RESERVED: u32 = 2;
 
 /// Names the table (or the kind of question) that a cell is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableName {
-    name: &'static str,
+    /// Its name in a word ([`word_of`]): every question is hashed with it.
+    word: u64,
     /// Changed so often that decisions which did not ask it shall not even be looked at again.
     volatile: bool,
 }
@@ -52,14 +53,24 @@ pub struct TableName {
 impl TableName {
     /// A table of this name.
     pub const fn new(name: &'static str) -> Self {
-        Self { name, volatile: false }
+        Self { word: word_of(name), volatile: false }
     }
 
     /// A table that changes many times a second under load, and that decisions for known connections do not rest on: see
     /// [`Moment::steady`].
     pub const fn volatile(name: &'static str) -> Self {
-        Self { name, volatile: true }
+        Self { word: word_of(name), volatile: true }
     }
+}
+
+/// FNV-1a (RFC 9923) of a name.
+const fn word_of(name: &str) -> u64 {
+    let (mut rest, mut word) = (name.as_bytes(), 0xcbf2_9ce4_8422_2325);
+    while let [first, others @ ..] = rest {
+        word = (word ^ *first as u64).wrapping_mul(0x0100_0000_01b3);
+        rest = others;
+    }
+    word
 }
 
 /// The cells that one decision depends on.
@@ -169,7 +180,7 @@ impl Cells {
     /// The cell of a question to a table.
     #[inline]
     pub fn cell(&self, table: TableName, question: impl Hash) -> Cell {
-        let hash = self.hasher.hash_one((table, question));
+        let hash = self.hasher.hash_one((table.word, question));
         // The product maps the high half of the hash evenly onto the cells that have no meaning of their own.
         let span = CELLS as u64 - u64::from(RESERVED);
         Cell(RESERVED + (((hash >> 32) * span) >> 32) as u32)
