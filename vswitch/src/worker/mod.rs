@@ -235,7 +235,7 @@ impl Worker {
         }
         let turn = Turn { moment, program: &snapshot.program, live, counters, now: clock.now(), walks: 0 };
         pipeline.sweep(&turn, stash);
-        while pipeline.waiting() != 0 && pipeline.resume(burst) {
+        while pipeline.resume(burst) {
             let mut way = Way { reader, live, counters, pipeline, stash, transmit, now: clock.now() };
             way.carry(burst, usize::MAX, &mut lap);
         }
