@@ -10,11 +10,10 @@
 //! Everything is programmed by transactions, as the control side does it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 
 use api::{
-    AddressKey, Change, Choice, Delta, Endpoint, EndpointKind, Hop, MacAddr, Neighbor, PortId, Proto, Route, RouteKey,
-    Router, Service, ServiceKey, ServiceRange,
+    AddressKey, Change, Delta, Endpoint, EndpointKind, Hop, MacAddr, Neighbor, PortId, Proto, Route, RouteKey, Router,
+    Service, ServiceKey, ServiceRange,
 };
 use ipnet::IpNet;
 
@@ -201,13 +200,9 @@ pub fn services(family: Family, count: usize) -> Vec<Change> {
 
 /// One service.
 pub fn service(family: Family, proto: Proto, number: usize) -> Service {
-    Service {
-        key: ServiceKey { address: family.service(number), proto, port: SERVICE_PORT },
-        name: format!("default/s{number}").into(),
-        choice: Choice::Random,
-        backends: [SocketAddr::new(family.backend(number), BACKEND_PORT)].into(),
-        draining: Arc::from([]),
-    }
+    let key = ServiceKey { address: family.service(number), proto, port: SERVICE_PORT };
+    let backends = [SocketAddr::new(family.backend(number), BACKEND_PORT)].into();
+    Service::new(key, format!("default/s{number}").into(), backends)
 }
 
 fn pod(address: IpAddr, port: PortId, mac: MacAddr) -> Change {

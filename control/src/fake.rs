@@ -13,8 +13,8 @@ use api::state::{
 };
 use api::station::{Station, StationKey};
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, Hop, MacAddr, Neighbor, Port, PortId, Route, RouteKey,
-    Router, Service, ServiceKey, ServiceRange, Transaction,
+    AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, HealthCheck, Hop, MacAddr, Neighbor, Port,
+    PortId, Route, RouteKey, Router, Service, ServiceKey, ServiceRange, Transaction,
 };
 
 use crate::{Refusal, Switch};
@@ -43,6 +43,10 @@ pub struct FakeSwitch {
     pub services: BTreeMap<ServiceKey, Service>,
     /// Ranges of service addresses it was told of.
     pub ranges: BTreeMap<ipnet::IpNet, ServiceRange>,
+    /// Health-check ports it was told of.
+    pub checks: BTreeMap<u16, HealthCheck>,
+    /// Whether the node is to get traffic of load balancers.
+    pub eligibility: BTreeMap<(), Eligibility>,
     /// Connections that it shall have.
     pub connections: Vec<ConnectionState>,
     /// Stations that it shall have heard.
@@ -91,6 +95,8 @@ impl FakeSwitch {
             Change::Route(delta) => step(&mut self.routes, |route| route.key, delta, "route")?,
             Change::Service(delta) => step(&mut self.services, |service| service.key, delta, "service")?,
             Change::ServiceRange(delta) => step(&mut self.ranges, |range| range.prefix, delta, "service range")?,
+            Change::HealthCheck(delta) => step(&mut self.checks, |check| check.port, delta, "health check")?,
+            Change::Eligibility(delta) => step(&mut self.eligibility, |_| (), delta, "eligibility")?,
         }
         let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         for port in self.ports.values() {

@@ -59,6 +59,18 @@ pub struct NodeSettings {
     pub uplink: Option<String>,
     /// First and last source port of masqueraded traffic.
     pub snat_ports: (u16, u16),
+    /// The addresses of the node at which node ports are served.
+    pub node_ports: NodePortAddresses,
+}
+
+/// Which of a node's addresses serve node ports (`--nodeport-addresses` of kube-proxy).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// The first of each family.
+    #[default]
+    Primary,
+    /// Those in any of these prefixes.
+    Within(Vec<IpNet>),
 }
 
 impl Default for NodeSettings {
@@ -69,6 +81,7 @@ impl Default for NodeSettings {
             service_cidrs: Vec::new(),
             uplink: None,
             snat_ports: api::Router::SNAT_PORTS,
+            node_ports: NodePortAddresses::Primary,
         }
     }
 }

@@ -83,7 +83,7 @@ fn serving(service: Option<&Service>) -> HashSet<SocketAddr> {
 mod tests {
     use std::sync::Arc;
 
-    use api::{BridgeId, Choice, EndpointKind, MacAddr, PortId, ServiceKey};
+    use api::{BridgeId, EndpointKind, MacAddr, PortId, ServiceKey};
 
     use super::*;
 
@@ -93,13 +93,9 @@ mod tests {
 
     fn service(proto: Proto, backends: &[&str], draining: &[&str]) -> Service {
         let parse = |list: &[&str]| -> Arc<[SocketAddr]> { list.iter().map(|text| text.parse().unwrap()).collect() };
-        Service {
-            key: ServiceKey { address: VIP.parse().unwrap(), proto, port: 53 },
-            name: Arc::from("kube-system/dns:dns"),
-            choice: Choice::Random,
-            backends: parse(backends),
-            draining: parse(draining),
-        }
+        let key = ServiceKey { address: VIP.parse().unwrap(), proto, port: 53 };
+        let name = "kube-system/dns:dns".into();
+        Service { draining: parse(draining), ..Service::new(key, name, parse(backends)) }
     }
 
     fn endpoint(address: &str, identity: u64) -> Endpoint {

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use control::NodeSettings;
+use control::{NodePortAddresses, NodeSettings};
 use ipnet::IpNet;
 
 use crate::switch;
@@ -52,6 +52,9 @@ pub(crate) struct Typed {
     /// Source ports of traffic that leaves the cluster, such as 49152-65535 (the default)
     #[arg(long, value_name = "FIRST-LAST")]
     snat_ports: Option<String>,
+    /// Addresses of the node at which node ports are served: prefixes, or the first of each family
+    #[arg(long, value_name = "CIDR,…|primary", default_value = "primary")]
+    nodeport_addresses: String,
     /// TOML file with any of these options; the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -162,7 +165,20 @@ fn node_settings(typed: &Typed) -> Result<NodeSettings, String> {
             .filter(|&(first, last)| 0 < first && first <= last)
             .ok_or_else(|| format!("--snat-ports {text}: FIRST-LAST is expected, such as 49152-65535"))?,
     };
-    Ok(NodeSettings { name, bridge, service_cidrs, uplink: typed.uplink.clone(), snat_ports })
+    let node_ports = node_ports(&typed.nodeport_addresses)?;
+    Ok(NodeSettings { name, bridge, service_cidrs, uplink: typed.uplink.clone(), snat_ports, node_ports })
+}
+
+/// `primary`, or prefixes. As in kube-proxy the word stands alone.
+fn node_ports(text: &str) -> Result<NodePortAddresses, String> {
+    if text == "primary" {
+        return Ok(NodePortAddresses::Primary);
+    }
+    let prefix = |part: &str| -> Result<IpNet, String> {
+        let prefix = part.trim().parse::<IpNet>().map_err(|_| format!("--nodeport-addresses {part}: not a prefix"))?;
+        Ok(prefix.trunc())
+    };
+    text.split(',').map(prefix).collect::<Result<_, _>>().map(NodePortAddresses::Within)
 }
 
 /// The options in a file, as they would be typed.
@@ -220,13 +236,28 @@ mod tests {
     #[test]
     fn a_node_is_what_was_typed_of_it() {
         let typed = ["--node", "n1", "--service-cidr", "10.96.0.0/12,fd00:96::/112", "--uplink", "eth1"];
-        let node =
-            config(&[&typed[..], &["--snat-ports", "1024-2047", "--cluster-bridge", "br-k"]].concat()).unwrap().node;
+        let node = config(
+            &[
+                &typed[..],
+                &["--snat-ports", "1024-2047", "--cluster-bridge", "br-k"],
+                &["--nodeport-addresses", "192.0.2.1/24"],
+            ]
+            .concat(),
+        )
+        .unwrap()
+        .node;
         let cidrs = ["10.96.0.0/12", "fd00:96::/112"].map(|cidr| cidr.parse().unwrap()).to_vec();
         let (bridge, uplink) = ("br-k".to_owned(), Some("eth1".to_owned()));
         assert_eq!(
             node,
-            NodeSettings { name: "n1".to_owned(), bridge, service_cidrs: cidrs, uplink, snat_ports: (1024, 2047) }
+            NodeSettings {
+                name: "n1".to_owned(),
+                bridge,
+                service_cidrs: cidrs,
+                uplink,
+                snat_ports: (1024, 2047),
+                node_ports: NodePortAddresses::Within(vec!["192.0.2.0/24".parse().unwrap()]),
+            }
         );
         let node = config(&[]).unwrap().node;
         assert!(!node.name.is_empty());
@@ -254,6 +285,8 @@ mod tests {
             (["--uplink", ""], "--uplink : a name must not be empty"),
             (["--service-cidr", "10.96.0.0/33"], "--service-cidr 10.96.0.0/33: not a prefix"),
             (["--service-cidr", "10.96.0.1/12"], "10.96.0.0/12 is the prefix"),
+            (["--nodeport-addresses", "10.0.0.1"], "--nodeport-addresses 10.0.0.1: not a prefix"),
+            (["--nodeport-addresses", "primary,10.0.0.0/8"], "--nodeport-addresses primary: not a prefix"),
             (["--snat-ports", "0-1"], "--snat-ports 0-1: FIRST-LAST"),
             (["--snat-ports", "9-5"], "--snat-ports 9-5: FIRST-LAST"),
             (["--snat-ports", "1-65536"], "--snat-ports 1-65536: FIRST-LAST"),

@@ -104,7 +104,9 @@ impl Node {
                 | Change::Station(_)
                 | Change::Endpoint(_)
                 | Change::Neighbor(_)
-                | Change::Route(_) => {}
+                | Change::Route(_)
+                | Change::HealthCheck(_)
+                | Change::Eligibility(_) => {}
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bridge, Endpoint, Neighbor, Port, Route, Router, Service, ServiceRange, Station};
+use crate::{
+    Bridge, Eligibility, Endpoint, HealthCheck, Neighbor, Port, Route, Router, Service, ServiceRange, Station,
+};
 
 /// One noun before and after. `old` is what the switch has now: both are never `None`, and both have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +59,10 @@ pub enum Change {
     Service(Delta<Service>),
     /// Of a range of service addresses.
     ServiceRange(Delta<ServiceRange>),
+    /// Of a health-check port.
+    HealthCheck(Delta<HealthCheck>),
+    /// Of whether the node is to get traffic of load balancers.
+    Eligibility(Delta<Eligibility>),
 }
 
 /// Changes that a packet sees all together or not at all, in an order in which each noun exists before it is named.
@@ -79,6 +85,8 @@ impl Transaction {
             Change::Route(delta) => Change::Route(delta.inverse()),
             Change::Service(delta) => Change::Service(delta.inverse()),
             Change::ServiceRange(delta) => Change::ServiceRange(delta.inverse()),
+            Change::HealthCheck(delta) => Change::HealthCheck(delta.inverse()),
+            Change::Eligibility(delta) => Change::Eligibility(delta.inverse()),
         };
         Self { changes: self.changes.into_iter().rev().map(undo).collect() }
     }

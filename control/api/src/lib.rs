@@ -31,5 +31,5 @@ pub use port::{Port, Vlan};
 pub use request::{Command, Request};
 pub use route::{Hop, Route, RouteKey, Router};
 pub use rpc::reason;
-pub use service::{Choice, Proto, Service, ServiceKey, ServiceRange};
+pub use service::{Choice, Eligibility, External, HealthCheck, Proto, Service, ServiceKey, ServiceRange};
 pub use station::{Station, StationKey};

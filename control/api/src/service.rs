@@ -78,11 +78,71 @@ pub struct Service {
     pub name: Arc<str>,
     /// How a backend is chosen for a new connection.
     pub choice: Choice,
+    /// A client that comes again within so many seconds of its last new connection meets the same backend, as long as that is
+    /// one (`sessionAffinity: ClientIP`). Clients are remembered by `name`: at all its addresses together.
+    pub affinity: Option<u32>,
     /// New connections go to these, each at most once. None: TCP is reset, the rest gets ICMP port unreachable.
     pub backends: Arc<[SocketAddr]>,
     /// Beside `backends`: these still serve, so what is connected to them stays, but they get nothing new. UDP flows to
     /// a backend in neither list are ended (`pkg/proxy/conntrack/cleanup.go` of Kubernetes).
     pub draining: Arc<[SocketAddr]>,
+    /// There are endpoints that serve, on other nodes, and policy keeps them from this address: who finds no backend meets
+    /// silence, not refusal.
+    pub elsewhere: bool,
+    /// The address is one by which the service is reached from beyond the cluster; `None` for a cluster address.
+    pub external: Option<Arc<External>>,
+}
+
+impl Service {
+    /// A service at a cluster address, without affinity.
+    pub fn new(key: ServiceKey, name: Arc<str>, backends: Arc<[SocketAddr]>) -> Self {
+        let draining = Arc::from([]);
+        Self {
+            key,
+            name,
+            choice: Choice::default(),
+            affinity: None,
+            backends,
+            draining,
+            elsewhere: false,
+            external: None,
+        }
+    }
+}
+
+/// What is particular to a node port, an external address or a load balancer's (`spec.externalIPs`,
+/// `status.loadBalancer.ingress`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// `None`: traffic policy Cluster, everybody is sent to `backends` and is seen there as the node. Else policy Local:
+    /// clients from beyond this node are sent to these and keep their address; pods of this node keep theirs, and are sent to
+    /// `backends` like the node itself, which is seen as itself.
+    pub local: Option<Arc<[SocketAddr]>>,
+    /// Clients from elsewhere meet silence (`spec.loadBalancerSourceRanges`); `None`: anybody may come.
+    pub sources: Option<Arc<[IpNet]>>,
+    /// The same port at the service's cluster address of this family: where the node's own processes are led when the kernel
+    /// has the address itself, and would look for it on no wire.
+    pub cluster: SocketAddr,
+}
+
+/// A port on which the node tells load balancers whether to send traffic here (`spec.healthCheckNodePort`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// Key: the port, 1 to 65535.
+    pub port: u16,
+    /// Namespace and name of the service.
+    pub service: (Arc<str>, Arc<str>),
+    /// Ready endpoints on this node, each address once.
+    pub local_endpoints: u32,
+    /// Addresses of the node that it answers on: those of node ports.
+    pub addresses: Arc<[IpAddr]>,
+}
+
+/// Whether this node is to get traffic of load balancers at all (`/healthz` of kube-proxy). There is at most one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eligibility {
+    /// Why not: the Node object is being deleted, or the cluster autoscaler is about to. `None`: it is eligible.
+    pub why_not: Option<String>,
 }
 
 /// How a backend is chosen.

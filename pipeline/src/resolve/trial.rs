@@ -212,13 +212,9 @@ pub(crate) fn router() -> Router {
 
 pub(crate) fn service(at: &str, proto: Proto, choice: Choice, backends: &[&str]) -> Service {
     let (address, port) = end(at);
-    Service {
-        key: ServiceKey { address, proto, port },
-        name: format!("default/{at}").into(),
-        choice,
-        backends: backends.iter().map(|text| text.parse().unwrap()).collect(),
-        draining: [].into(),
-    }
+    let key = ServiceKey { address, proto, port };
+    let backends = backends.iter().map(|text| text.parse().unwrap()).collect();
+    Service { choice, ..Service::new(key, format!("default/{at}").into(), backends) }
 }
 
 pub(crate) fn add_service(at: &str, proto: Proto, backends: &[&str]) -> Change {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::time::Duration;
 
-use api::{Change, Choice, Delta, EndpointKind, PortId, Proto, Router, Service, ServiceKey, Transaction};
+use api::{Change, Delta, EndpointKind, PortId, Proto, Router, Service, ServiceKey, Transaction};
 use pipeline::burst::{Burst, Verdict};
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason as Reason;
@@ -73,9 +73,7 @@ fn service_of(at: &str, backends: &[&str]) -> Vec<Change> {
     let row = |proto| {
         let key = ServiceKey { address: at.ip(), proto, port: at.port() };
         let backends = backends.iter().map(|text| text.parse().unwrap()).collect();
-        let service =
-            Service { key, name: "default/many".into(), choice: Choice::Random, backends, draining: [].into() };
-        Change::Service(Delta::add(service))
+        Change::Service(Delta::add(Service::new(key, "default/many".into(), backends)))
     };
     [Proto::Tcp, Proto::Udp].map(row).to_vec()
 }

@@ -1,8 +1,6 @@
 //! The kernel's tables after what a switch was told, in namespaces of their own.
 
-use std::sync::Arc;
-
-use api::{Choice, PortId, Proto, ServiceKey, ServiceRange, Vlan};
+use api::{PortId, Proto, ServiceKey, ServiceRange, Vlan};
 
 use super::*;
 use crate::sys::netlink::Netlink;
@@ -42,13 +40,8 @@ fn range(prefix: &str) -> ServiceRange {
 }
 
 fn service(address: &str, port: u16) -> Service {
-    Service {
-        key: ServiceKey { address: address.parse().unwrap(), proto: Proto::Tcp, port },
-        name: Arc::from("default/web"),
-        choice: Choice::Random,
-        backends: Arc::from([]),
-        draining: Arc::from([]),
-    }
+    let key = ServiceKey { address: address.parse().unwrap(), proto: Proto::Tcp, port };
+    Service::new(key, "default/web".into(), [].into())
 }
 
 fn tell(node: &mut Node, changes: Vec<Change>) {

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Choice, Delta, Endpoint, EndpointKind, Hop, MacAddr, Port, PortId, Proto,
-    Route, RouteKey, Router, Service, ServiceKey, ServiceRange, Transaction,
+    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, EndpointKind, Hop, MacAddr, Port, PortId, Proto, Route,
+    RouteKey, Router, Service, ServiceKey, ServiceRange, Transaction,
 };
 use control::Switch as _;
 use rustix::net::{AddressFamily, SocketType, ipproto};
@@ -102,13 +101,8 @@ fn endpoint(address: &str, port: PortId, mac: MacAddr, kind: EndpointKind, name:
 /// The service at `VIP` of a family.
 fn service(family: usize, proto: Proto, backends: &[&str]) -> Service {
     let backends = backends.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 8080)).collect();
-    Service {
-        key: ServiceKey { address: VIP[family].parse().unwrap(), proto, port: 80 },
-        name: Arc::from("default/web"),
-        choice: Choice::Random,
-        backends,
-        draining: Arc::from([]),
-    }
+    let key = ServiceKey { address: VIP[family].parse().unwrap(), proto, port: 80 };
+    Service::new(key, "default/web".into(), backends)
 }
 
 /// Bridge and ports; then, knowing the MACs of their devices, the router and all that is behind it.

@@ -9,8 +9,8 @@
 use std::net::Ipv4Addr;
 
 use api::{
-    AddressKey, BridgeId, Change, Choice, Delta, Endpoint, EndpointKind, Hop, MacAddr, PortId, Proto, Route, RouteKey,
-    Router, Service, ServiceKey, ServiceRange, Transaction,
+    AddressKey, BridgeId, Change, Delta, Endpoint, EndpointKind, Hop, MacAddr, PortId, Proto, Route, RouteKey, Router,
+    Service, ServiceKey, ServiceRange, Transaction,
 };
 use control::Switch as _;
 use pipeline::raw::Stash;
@@ -123,8 +123,8 @@ fn nouns() -> Vec<Change> {
     // The victim's service, and the storm's.
     changes.extend([(Proto::Udp, "10.0.0.4:53", 53), (Proto::Tcp, "10.0.0.2:80", 80)].map(|(proto, backend, port)| {
         let key = ServiceKey { address: SERVICE.into(), proto, port };
-        let (choice, backends) = (Choice::Random, [backend.parse().unwrap()].into());
-        Change::Service(Delta::add(Service { key, name: "default/web".into(), choice, backends, draining: [].into() }))
+        let backends = [backend.parse().unwrap()].into();
+        Change::Service(Delta::add(Service::new(key, "default/web".into(), backends)))
     }));
     let prefix = "10.96.0.0/12".parse().unwrap();
     changes.push(Change::ServiceRange(Delta::add(ServiceRange { prefix, origin: String::new() })));

@@ -19,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{
-    AddressKey, BridgeId, Change, Delta, Endpoint, MacAddr, Neighbor, Port, PortId, Route, RouteKey, Router,
-    ServiceKey, ServiceRange,
+    AddressKey, BridgeId, Change, Delta, Eligibility, Endpoint, HealthCheck, MacAddr, Neighbor, Port, PortId, Route,
+    RouteKey, Router, ServiceKey, ServiceRange,
 };
 use ipnet::IpNet;
 
@@ -70,6 +70,8 @@ struct Told {
     routes: Claims<RouteKey, Origin, Route>,
     services: Claims<ServiceKey, Named, api::Service>,
     ranges: Claims<IpNet, RangeOrigin, ServiceRange>,
+    checks: Claims<u16, Named, HealthCheck>,
+    eligibility: Claims<(), (), Eligibility>,
 }
 
 /// Who has an address. The switch's own come first: a pod must not take the gateway's.
@@ -232,6 +234,8 @@ impl Compiler {
                 Change::Route(delta) => undo(&mut told.routes, |route| route.key, delta),
                 Change::Service(delta) => undo(&mut told.services, |service| service.key, delta),
                 Change::ServiceRange(delta) => undo(&mut told.ranges, |range| range.prefix, delta),
+                Change::HealthCheck(delta) => undo(&mut told.checks, |check| check.port, delta),
+                Change::Eligibility(delta) => undo(&mut told.eligibility, |_| (), delta),
                 Change::Bridge(_) | Change::Station(_) => {}
             }
         }
@@ -240,13 +244,16 @@ impl Compiler {
     /// What goes goes first, what comes comes last, the router with its port in between.
     fn settle(&mut self) -> Vec<Change> {
         self.tell_of_contests();
-        let Told { stack, routers, endpoints, neighbors, routes, services, ranges } = &mut self.told;
+        let Told { stack, routers, endpoints, neighbors, routes, services, ranges, checks, eligibility } =
+            &mut self.told;
         let (mut going, mut coming) = (Vec::new(), Vec::new());
         sort(endpoints.settle(), Change::Endpoint, &mut going, &mut coming);
         sort(neighbors.settle(), Change::Neighbor, &mut going, &mut coming);
         sort(routes.settle(), Change::Route, &mut going, &mut coming);
         sort(services.settle(), Change::Service, &mut going, &mut coming);
         sort(ranges.settle(), Change::ServiceRange, &mut going, &mut coming);
+        sort(checks.settle(), Change::HealthCheck, &mut going, &mut coming);
+        sort(eligibility.settle(), Change::Eligibility, &mut going, &mut coming);
         let mut router_coming = Vec::new();
         sort(routers.settle(), Change::Router, &mut going, &mut router_coming);
         going.extend(stack.settle().into_iter().map(Change::Port));
@@ -334,9 +341,10 @@ impl Compiler {
 
     /// Whether the switch has nothing that came from here.
     pub(crate) fn is_idle(&self) -> bool {
-        let Told { stack, routers, endpoints: _, neighbors: _, routes: _, services, ranges } = &self.told;
+        let Told { stack, routers, services, ranges, checks, eligibility, .. } = &self.told;
         // What is left out is never without a router.
-        stack.is_idle() && routers.is_idle() && services.is_idle() && ranges.is_idle()
+        let cluster = stack.is_idle() && routers.is_idle() && services.is_idle() && ranges.is_idle();
+        cluster && checks.is_idle() && eligibility.is_idle()
     }
 
     /// The settings it compiles for.

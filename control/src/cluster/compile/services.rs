@@ -54,7 +54,8 @@ pub(crate) fn nouns(service: &Service, slices: &[&Slice]) -> Vec<(ServiceKey, ap
         for &address in &service.cluster_ips {
             let key = ServiceKey { address, proto: port.proto, port: port.port };
             let (backends, draining) = behind(slices, address, port);
-            nouns.push((key, api::Service { key, name: name.clone(), choice, backends, draining }));
+            let service = api::Service { choice, draining, ..api::Service::new(key, name.clone(), backends) };
+            nouns.push((key, service));
         }
     }
     nouns

@@ -8,8 +8,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use api::{
-    AddressKey, Change, Choice, Delta, Endpoint, EndpointKind, Hop, MacAddr, Neighbor, PortId, Proto, Route, RouteKey,
-    Router, Service, ServiceKey, Vlan,
+    AddressKey, Change, Delta, Endpoint, EndpointKind, Hop, MacAddr, Neighbor, PortId, Proto, Route, RouteKey, Router,
+    Service, ServiceKey, Vlan,
 };
 use etherparse::PacketBuilder;
 
@@ -45,7 +45,7 @@ pub(crate) fn service(at: &str, backend: &str) -> [Change; 2] {
         let key = ServiceKey { address: at.ip(), proto, port: at.port() };
         let backends = [backend.parse().unwrap()].into();
         let name = format!("default/{at}").into();
-        Change::Service(Delta::add(Service { key, name, choice: Choice::Random, backends, draining: [].into() }))
+        Change::Service(Delta::add(Service::new(key, name, backends)))
     })
 }
 

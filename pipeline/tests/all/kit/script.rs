@@ -141,7 +141,7 @@ impl Octets<'_> {
                 backends.dedup();
                 let choice = self.of([Choice::Random, Choice::Maglev]);
                 let name = "default/service".into();
-                let service = Service { key, name, choice, backends: backends.into(), draining: [].into() };
+                let service = Service { choice, ..Service::new(key, name, backends.into()) };
                 Noun::Service(key, stays.then_some(service))
             }
         }
