@@ -290,7 +290,7 @@ impl Resolver {
         let turn = court.turn;
         for _ in 0..ATTEMPTS {
             turn.counters.coverage.walk.add(1);
-            let mut walk = Walk::new(key, *layers, head, turn.live, turn.now);
+            let mut walk = Walk::new(key, *layers, head, turn.program.topology(), turn.live, turn.now);
             // Lists that have grown already: a walk asks the system for no memory.
             (walk.outputs, walk.effects) = std::mem::take(&mut self.spare);
             let next = turn.program.decide(&mut walk);
@@ -303,7 +303,7 @@ impl Resolver {
                 }
             }
         }
-        let mut walk = Walk::new(key, *layers, head, turn.live, turn.now);
+        let mut walk = Walk::new(key, *layers, head, turn.program.topology(), turn.live, turn.now);
         walk.transient = true;
         self.judgement(walk, Next::Drop(DropReason::WalkTooLong), None)
     }
@@ -319,7 +319,7 @@ impl Resolver {
             Next::Deliver | Next::Continue | Next::Enter(_) => self.ways(&walk),
             Next::Drop(reason) => (Verdict::Drop(reason), VlanEdit::Keep),
             Next::Reply(reply) => {
-                let mac = walk.router.as_ref().map(|router| router.mac).unwrap_or_default();
+                let mac = walk.router.map(|router| router.mac).unwrap_or_default();
                 ending = Ending::Reply(reply, mac);
                 (Verdict::Taken, VlanEdit::Keep)
             }
@@ -559,7 +559,7 @@ impl Resolver {
         let edited = if burst.edited.has(lane) { burst.edits.get(lane) } else { None };
         let edits = edited.and_then(|entry| cache.edits(*entry)).copied().unwrap_or_default();
         let key: FlowKey = parse::key(burst.in_port, frame.head(), layers).masked(&ingress.mask);
-        let mut walk = Walk::new(key, *layers, frame.head(), turn.live, turn.now);
+        let mut walk = Walk::new(key, *layers, frame.head(), turn.program.topology(), turn.live, turn.now);
         let next = turn.program.decide(&mut walk);
         // What would make a connection chooses anew.
         let commits = walk.effects.iter().any(|effect| matches!(effect, Effect::Commit(_)));

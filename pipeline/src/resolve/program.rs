@@ -10,6 +10,7 @@ use crate::drop::DropReason;
 use crate::key::KeyMask;
 use crate::probe::cells::{Cells, TableName, Touched};
 use crate::resolve::stage::{Next, Stage, StageDef};
+use crate::resolve::topology::Topology;
 use crate::resolve::walk::Walk;
 
 /// Stages that a walk visits at most.
@@ -33,6 +34,7 @@ pub struct Ingress {
 pub struct Program {
     order: &'static [&'static StageDef],
     stages: Vec<Box<dyn Stage>>,
+    topology: Topology,
     /// By port number; `None` where there is no port. Shared until a port changes.
     ports: Arc<Vec<Option<Ingress>>>,
     /// Bridges that have a router.
@@ -43,7 +45,7 @@ impl Program {
     /// The empty program of `order`.
     pub fn new(order: &'static [&'static StageDef]) -> Self {
         let stages = order.iter().map(|def| (def.build)()).collect();
-        Self { order, stages, ports: Arc::default(), routed: Arc::default() }
+        Self { order, stages, topology: Topology::default(), ports: Arc::default(), routed: Arc::default() }
     }
 
     /// This program after a transaction. Call it inside [`Cells::change`], and publish what it returns there too.
@@ -51,8 +53,10 @@ impl Program {
     pub fn apply(&self, transaction: &Transaction, touched: &mut Touched<'_>) -> Self {
         let mut stages: Vec<Box<dyn Stage>> = self.stages.iter().map(|stage| stage.clone_box()).collect();
         stages.iter_mut().for_each(|stage| stage.apply(&transaction.changes, touched));
+        let mut topology = self.topology.clone();
+        topology.apply(&transaction.changes, touched);
         let (ports, routed) = (Arc::clone(&self.ports), Arc::clone(&self.routed));
-        let mut next = Self { order: self.order, stages, ports, routed };
+        let mut next = Self { order: self.order, stages, topology, ports, routed };
         // Routers first: what ports of their bridges look at follows from them, in whatever order they were told.
         for change in &transaction.changes {
             if let Change::Router(delta) = change {
@@ -108,6 +112,11 @@ impl Program {
     #[inline]
     pub fn ingress(&self, port: PortId) -> Option<&Ingress> {
         self.ports.get(port.index())?.as_ref()
+    }
+
+    /// Routers, endpoints and static neighbours, for [`Walk::new`].
+    pub fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     /// Walk the stages until one ends the walk. Pure but for the walk itself.

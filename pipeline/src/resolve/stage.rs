@@ -76,8 +76,9 @@ pub trait Stage: Debug + Send + Sync {
     /// A copy to apply a transaction to.
     fn clone_box(&self) -> Box<dyn Stage>;
 
-    /// Take over what concerns this stage: the only way its tables are built.
-    fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>);
+    /// Take over what concerns this stage: the only way its tables are built. A stage without tables of its own has nothing
+    /// to do.
+    fn apply(&mut self, _changes: &[Change], _touched: &mut Touched<'_>) {}
 
     /// The fields that `decide` may look at for frames of `port`, on a bridge with a router or without.
     fn mask(&self, port: PortId, routed: bool) -> KeyMask;

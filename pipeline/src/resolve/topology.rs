@@ -1,7 +1,6 @@
 //! What the switch was told of a routed bridge: its router, and who is where for certain.
 //!
-//! Several stages ask this, each of its own copy (stages share nothing but the walk). The copies have the same names
-//! and rows, so a question that two of them ask is noted as one.
+//! Several stages ask this, some of them the same of one frame: so it is the program's, once, and the walk carries it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -91,8 +90,8 @@ impl Topology {
     }
 
     /// The router of a bridge.
-    pub fn router(&self, bridge: BridgeId, asked: &mut Asked<'_>) -> Option<&Arc<Router>> {
-        self.routers.get(bridge, asked)
+    pub fn router(&self, bridge: BridgeId, asked: &mut Asked<'_>) -> Option<&Router> {
+        self.routers.get(bridge, asked).map(AsRef::as_ref)
     }
 
     /// The endpoint of an address.

@@ -21,7 +21,7 @@ pub fn trace(program: &Program, live: &Live, port: PortId, octets: &[u8], now: N
         Err(reason) => return dropped(reason.name()),
     };
     let key = parse::key(port, octets, &layers).masked(&ingress.mask);
-    let mut walk = Walk::new(key, layers, octets, live, now);
+    let mut walk = Walk::new(key, layers, octets, program.topology(), live, now);
     walk.steps = Some(Vec::new());
     let next = program.decide(&mut walk);
     let stages = walk.steps.take().unwrap_or_default();

@@ -119,6 +119,7 @@ mod tests {
     use super::*;
     use crate::live::{Live, Now};
     use crate::parse;
+    use crate::resolve::topology::Topology;
     use crate::resolve::trial::{ACK, RST, SYN, ZONE, end, flow, icmp, ip, packet};
     use api::PortId;
     use proptest::prelude::*;
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn answers_to_nothing_open_nothing() {
-        let live = Live::default();
+        let (topology, live) = (Topology::default(), Live::default());
         for (frame, expected, transient) in [
             (flow(6, "10.0.0.1:1", "10.0.0.2:2", SYN), true, false),
             (flow(6, "10.0.0.1:1", "10.0.0.2:2", ACK), true, false),
@@ -207,7 +208,7 @@ mod tests {
         ] {
             let layers = parse::layers(&frame, frame.len(), None).unwrap();
             let key = parse::key(PortId(1), &frame, &layers).masked(&mask(true));
-            let mut walk = Walk::new(key, layers, &frame, &live, Now::default());
+            let mut walk = Walk::new(key, layers, &frame, &topology, &live, Now::default());
             assert_eq!((opens(&mut walk), walk.transient, walk.looked), (expected, transient, transient), "{key:?}");
         }
     }

@@ -8,7 +8,6 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use api::{
     AddressKey, BridgeId, Change, Choice, Delta, Endpoint, EndpointKind, MacAddr, PortId, Proto, Router, Service,
@@ -19,7 +18,9 @@ use crate::checksum::{Sum, checksum};
 use crate::key::FlowKey;
 use crate::live::{Live, Now};
 use crate::parse;
+use crate::probe::cells::Asked;
 use crate::resolve::stage::{Next, Stage, StageDef};
+use crate::resolve::topology::Topology;
 use crate::resolve::tracking;
 use crate::resolve::walk::Walk;
 
@@ -36,7 +37,7 @@ pub(crate) struct Trial {
     pub(crate) now: Now,
     stage: Box<dyn Stage>,
     first_packet: bool,
-    router: Option<Arc<Router>>,
+    topology: Topology,
 }
 
 impl Trial {
@@ -46,20 +47,18 @@ impl Trial {
             now: Now::default(),
             stage: (def.build)(),
             first_packet: def.first_packet,
-            router: None,
+            topology: Topology::default(),
         };
         trial.apply(changes);
         trial
     }
 
     pub(crate) fn apply(&mut self, changes: &[Change]) {
-        let Self { live, stage, router, .. } = self;
-        for change in changes {
-            if let Change::Router(delta) = change {
-                *router = delta.new.clone().map(Arc::new);
-            }
-        }
-        live.cells.change(|touched| stage.apply(changes, touched));
+        let Self { live, stage, topology, .. } = self;
+        live.cells.change(|touched| {
+            stage.apply(changes, touched);
+            topology.apply(changes, touched);
+        });
     }
 
     /// What the stage decides of a frame that came in by `port`, on a walk that is as `before` makes it.
@@ -72,8 +71,10 @@ impl Trial {
         let layers = parse::layers(frame, frame.len(), None).expect("a sound frame");
         let mask = self.stage.mask(PortId(port), true);
         let key = parse::key(PortId(port), frame, &layers).masked(&mask);
-        let mut walk = Walk::new(key, layers, frame, &self.live, self.now);
-        (walk.bridge, walk.routed, walk.router) = (ZONE, true, self.router.clone());
+        let mut walk = Walk::new(key, layers, frame, &self.topology, &self.live, self.now);
+        // As `admit` leaves it.
+        (walk.bridge, walk.routed) = (ZONE, true);
+        walk.router = self.topology.router(ZONE, &mut Asked::new(&self.live.cells));
         // As `connection` leaves it for a first packet.
         if let tracking::Carried::Flow(tuple) = tracking::Carried::of(&walk.key, ZONE) {
             walk.tuple = Some(tuple);

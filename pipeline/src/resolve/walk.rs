@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `start`, `layers` | the walk's start | every stage |
 //! | `key` | the walk's start; stages that translate or route | every stage |
-//! | `live`, `asked`, `now` | the walk's start | every stage |
+//! | `topology`, `live`, `asked`, `now` | the walk's start | every stage |
 //! | `bridge`, `vlan`, `routed`, `router` | admit | the stages behind it |
 //! | `tuple`, `connection`, `related` | connection | the stages behind it; `related` the end |
 //! | `service` | service | masquerade, commit |
@@ -21,7 +21,6 @@
 //! difference between `start` and `key`, so a stage cannot forget one.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use api::state::TraceStep;
 use api::{AddressKey, BridgeId, MacAddr, PortId, Router};
@@ -34,6 +33,7 @@ use crate::live::{Live, Now};
 use crate::probe::cells::Asked;
 use crate::probe::trail::Trail;
 use crate::reply::Request;
+use crate::resolve::topology::Topology;
 use crate::rewrite::related::Related;
 
 /// One way out.
@@ -110,6 +110,8 @@ pub struct Walk<'a> {
     /// Where the headers are, and the guard word of this very frame. A decision that depends on more of the guard word
     /// than its `guard` says must be `transient`.
     pub layers: Layers,
+    /// What the switch was told of who is where.
+    pub topology: &'a Topology,
     /// What packets wrote.
     pub live: &'a Live,
     /// What was asked of the tables.
@@ -123,7 +125,7 @@ pub struct Walk<'a> {
     /// The bridge has a router: its IP traffic is routed and tracked.
     pub routed: bool,
     /// That router.
-    pub router: Option<Arc<Router>>,
+    pub router: Option<&'a Router>,
     /// What the frame carries, if it can belong to a connection.
     pub tuple: Option<Tuple>,
     /// The connection it belongs to.
@@ -160,11 +162,12 @@ pub struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// A walk that starts.
-    pub fn new(key: FlowKey, layers: Layers, head: &'a [u8], live: &'a Live, now: Now) -> Self {
+    pub fn new(key: FlowKey, layers: Layers, head: &'a [u8], topology: &'a Topology, live: &'a Live, now: Now) -> Self {
         Self {
             start: key,
             key,
             layers,
+            topology,
             live,
             asked: Asked::new(&live.cells),
             now,

@@ -4,9 +4,7 @@
 //! IEEE 802.1Q 6.9), is in VLAN 10; a frame tagged 20 is dropped as `vlan-not-member`. On the way out of port 3
 //! (see `bridge`) frames of VLAN 10 lose their tag, so what port 3 hears is what it could have said.
 
-use std::sync::Arc;
-
-use api::{BridgeId, Change, Port, PortId, Router, Vlan};
+use api::{BridgeId, Change, Port, PortId, Vlan};
 
 use crate::drop::DropReason;
 use crate::key::{Field, FlowKey, KeyMask, VLAN_TAGGED};
@@ -33,12 +31,11 @@ struct Admission {
 #[derive(Clone, Debug)]
 struct Admit {
     ports: Exact<PortId, Admission>,
-    routers: Exact<BridgeId, Arc<Router>>,
 }
 
 impl Admit {
     fn new() -> Self {
-        Self { ports: Exact::new("port"), routers: Exact::new("router") }
+        Self { ports: Exact::new("port") }
     }
 }
 
@@ -64,19 +61,11 @@ impl Stage for Admit {
 
     fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
         for change in changes {
-            match change {
-                Change::Port(delta) => {
-                    let row = |port: &Port| Admission { bridge: port.bridge, vlan: port.vlan.clone() };
-                    if let Some(id) = delta.new.as_ref().or(delta.old.as_ref()).map(|port| port.id) {
-                        self.ports.set(id, delta.new.as_ref().map(row), touched);
-                    }
-                }
-                Change::Router(delta) => {
-                    if let Some(bridge) = delta.new.as_ref().or(delta.old.as_ref()).map(|router| router.bridge) {
-                        self.routers.set(bridge, delta.new.clone().map(Arc::new), touched);
-                    }
-                }
-                _ => {}
+            if let Change::Port(delta) = change
+                && let Some(id) = delta.new.as_ref().or(delta.old.as_ref()).map(|port| port.id)
+            {
+                let row = |port: &Port| Admission { bridge: port.bridge, vlan: port.vlan.clone() };
+                self.ports.set(id, delta.new.as_ref().map(row), touched);
             }
         }
     }
@@ -94,7 +83,7 @@ impl Stage for Admit {
             return Next::Drop(DropReason::VlanNotMember);
         };
         (walk.bridge, walk.vlan) = (port.bridge, vlan);
-        walk.router = self.routers.get(port.bridge, &mut walk.asked).cloned();
+        walk.router = walk.topology.router(port.bridge, &mut walk.asked);
         walk.routed = walk.router.is_some();
         Next::Continue
     }

@@ -6,15 +6,13 @@
 //! First packets alone have work here, and yet the decision rests on what is asked: on who the two ends are, which the
 //! next walk of the same flow asks in `connection`. It would be believed for too long if it did not.
 
-use api::{Change, PortId};
+use api::PortId;
 
 use crate::burst::guard;
 use crate::key::KeyMask;
 use crate::live::connections::Plan;
 use crate::parse::proto;
-use crate::probe::cells::Touched;
 use crate::resolve::stage::{Next, Stage, StageDef};
-use crate::resolve::topology::Topology;
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::{Effect, Walk};
 
@@ -23,21 +21,15 @@ pub const STAGE: StageDef = StageDef {
     name: "commit",
     help: "remember the connection, both directions",
     first_packet: false,
-    build: || Box::<Commit>::default(),
+    build: || Box::new(Commit),
 };
 
-#[derive(Clone, Debug, Default)]
-struct Commit {
-    topology: Topology,
-}
+#[derive(Clone, Debug)]
+struct Commit;
 
 impl Stage for Commit {
     fn clone_box(&self) -> Box<dyn Stage> {
         Box::new(self.clone())
-    }
-
-    fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        self.topology.apply(changes, touched);
     }
 
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {
@@ -58,7 +50,7 @@ impl Stage for Commit {
             // Another SYN walks: by then the connection may be over, and opened anew.
             walk.guard_flags(guard::SYN);
         }
-        walk.identities = self.topology.owners(walk.bridge, [original.src, now.dst], &mut walk.asked);
+        walk.identities = walk.topology.owners(walk.bridge, [original.src, now.dst], &mut walk.asked);
         walk.effects.push(Effect::Commit(Plan {
             original,
             dst: (now.dst, now.dport),
@@ -78,7 +70,7 @@ mod tests {
     use crate::live::connections::{Event, Source, Tuple};
     use crate::resolve::trial::{RST, SYN, Trial, ZONE, end, endpoint, endpoints, flow, icmp, ip};
     use crate::resolve::walk::Copy;
-    use api::{Delta, EndpointKind};
+    use api::{Change, Delta, EndpointKind};
 
     fn out(walk: &mut Walk<'_>) {
         walk.outputs.push(Copy { port: PortId(2), vlan: VlanEdit::Keep, mtu: u16::MAX });

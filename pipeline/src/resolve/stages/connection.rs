@@ -14,15 +14,11 @@
 //! A connection belongs to who had its addresses when it was made. If one of them has another owner now, the connection
 //! is dead and the frame a first one (FASTPATH 3).
 
-use api::Change;
-
 use crate::burst::guard;
 use crate::key::KeyMask;
 use crate::live::connections::{Direction, Found, Tuple};
 use crate::parse::proto;
-use crate::probe::cells::Touched;
 use crate::resolve::stage::{Next, Stage, StageDef};
-use crate::resolve::topology::Topology;
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::{Effect, Walk};
 use crate::rewrite::related::{self, Related};
@@ -32,13 +28,11 @@ pub const STAGE: StageDef = StageDef {
     name: "connection",
     help: "known connection? its verdict and translation stand",
     first_packet: false,
-    build: || Box::<Tracking>::default(),
+    build: || Box::new(Tracking),
 };
 
-#[derive(Clone, Debug, Default)]
-struct Tracking {
-    topology: Topology,
-}
+#[derive(Clone, Debug)]
+struct Tracking;
 
 /// What the other side of the connection sees of a packet that goes this way.
 fn beyond(found: &Found) -> Tuple {
@@ -54,7 +48,7 @@ impl Tracking {
         let found = walk.live.connections.find(tuple, &mut walk.asked)?;
         // Whoever was opened to, its answers come from it: that is no service's address.
         let ends = [found.original.src, found.reply.src];
-        if self.topology.owners(walk.bridge, ends, &mut walk.asked) != found.identities {
+        if walk.topology.owners(walk.bridge, ends, &mut walk.asked) != found.identities {
             walk.say(|| "an address of its connection has another owner now".to_owned());
             walk.effects.push(Effect::Kill(found.name));
             walk.transient = true;
@@ -110,10 +104,6 @@ impl Stage for Tracking {
         Box::new(self.clone())
     }
 
-    fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        self.topology.apply(changes, touched);
-    }
-
     fn mask(&self, _port: api::PortId, routed: bool) -> KeyMask {
         tracking::mask(routed)
     }
@@ -140,7 +130,7 @@ mod tests {
     use crate::resolve::trial::{
         ACK, RST, SYN, Trial, ZONE, end, endpoint, endpoints, flow, icmp, ip, network, packet, transport,
     };
-    use api::{Delta, EndpointKind, PortId};
+    use api::{Change, Delta, EndpointKind, PortId};
     use proptest::prelude::*;
 
     /// Client, service, backend.

@@ -17,9 +17,10 @@ use api::{
 use crate::key::FlowKey;
 use crate::live::{Live, Now};
 use crate::parse;
-use crate::probe::cells::Deps;
+use crate::probe::cells::{Asked, Deps};
 use crate::reply::samples::ROUTER_MAC;
 use crate::resolve::stage::{Next, Stage, StageDef};
+use crate::resolve::topology::Topology;
 use crate::resolve::walk::{Copy, Effect, Walk};
 
 pub(super) const BR: BridgeId = BridgeId(1);
@@ -116,6 +117,7 @@ pub(super) fn node() -> Vec<Change> {
 pub(super) struct Bench {
     pub(super) live: Live,
     pub(super) stage: Box<dyn Stage>,
+    topology: Topology,
     pub(super) now: Now,
 }
 
@@ -136,14 +138,18 @@ pub(super) struct Decided {
 
 impl Bench {
     pub(super) fn new(def: &StageDef, changes: &[Change]) -> Self {
-        let mut bench = Self { live: Live::default(), stage: (def.build)(), now: Now(Duration::from_secs(100)) };
+        let (live, topology) = (Live::default(), Topology::default());
+        let mut bench = Self { live, stage: (def.build)(), topology, now: Now(Duration::from_secs(100)) };
         bench.apply(changes);
         bench
     }
 
     pub(super) fn apply(&mut self, changes: &[Change]) {
-        let stage = &mut self.stage;
-        self.live.cells.change(|touched| stage.apply(changes, touched));
+        let Self { live, stage, topology, .. } = self;
+        live.cells.change(|touched| {
+            stage.apply(changes, touched);
+            topology.apply(changes, touched);
+        });
     }
 
     /// A frame that came in by `port`, on a routed bridge.
@@ -156,8 +162,10 @@ impl Bench {
         let layers = parse::layers(frame, frame.len(), None).unwrap();
         let mask = self.stage.mask(port, true);
         let key = parse::key(port, frame, &layers).masked(&mask);
-        let mut walk = Walk::new(key, layers, frame, &self.live, self.now);
+        let mut walk = Walk::new(key, layers, frame, &self.topology, &self.live, self.now);
         (walk.bridge, walk.routed, walk.steps) = (BR, true, Some(vec![Default::default()]));
+        // That it was asked for is noted in `admit`.
+        walk.router = self.topology.router(BR, &mut Asked::new(&self.live.cells));
         before(&mut walk);
         let next = self.stage.decide(&mut walk);
         Decided {

@@ -19,14 +19,12 @@
 
 use std::net::IpAddr;
 
-use api::{AddressKey, Change, EndpointKind, PortId, Router};
+use api::{AddressKey, EndpointKind, PortId, Router};
 
 use crate::drop::DropReason;
 use crate::key::KeyMask;
 use crate::live::connections::Source;
-use crate::probe::cells::Touched;
 use crate::resolve::stage::{Next, Stage, StageDef};
-use crate::resolve::topology::Topology;
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::Walk;
 
@@ -35,16 +33,14 @@ pub const STAGE: StageDef = StageDef {
     name: "masquerade",
     help: "leaving the cluster, hairpin: a source address and port from the pool",
     first_packet: true,
-    build: || Box::<Masquerade>::default(),
+    build: || Box::new(Masquerade),
 };
 
 /// Source ports of a hairpin: the gateway has no other use for them, and below 1024 a source means something to old services.
 const HAIRPIN_PORTS: (u16, u16) = (1024, 65535);
 
-#[derive(Clone, Debug, Default)]
-struct Masquerade {
-    topology: Topology,
-}
+#[derive(Clone, Debug)]
+struct Masquerade;
 
 /// Why a source is not to be seen on the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +52,7 @@ enum Why {
 
 impl Masquerade {
     fn kind(&self, walk: &mut Walk<'_>, address: IpAddr) -> Option<EndpointKind> {
-        self.topology.endpoint(AddressKey { bridge: walk.bridge, address }, &mut walk.asked)?.kind
+        walk.topology.endpoint(AddressKey { bridge: walk.bridge, address }, &mut walk.asked)?.kind
     }
 
     /// A pod's address leaves by the uplink.
@@ -122,10 +118,6 @@ impl Stage for Masquerade {
         Box::new(self.clone())
     }
 
-    fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        self.topology.apply(changes, touched);
-    }
-
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {
         tracking::mask(routed)
     }
@@ -134,11 +126,7 @@ impl Stage for Masquerade {
         if walk.connection.is_some() {
             return Next::Continue;
         }
-        // Lent, not cloned: its count of owners is a line that all workers would write to.
-        let Some(router) = walk.router.take() else { return Next::Continue };
-        let next = self.first(walk, &router);
-        walk.router = Some(router);
-        next
+        walk.router.map_or(Next::Continue, |router| self.first(walk, router))
     }
 }
 
@@ -148,7 +136,7 @@ mod tests {
     use crate::burst::VlanEdit;
     use crate::resolve::trial::{RST, SYN, Trial, UPLINK, endpoints, flow, icmp, ip, router};
     use crate::resolve::walk::{Chosen, Copy};
-    use api::Delta;
+    use api::{Change, Delta};
 
     fn trial_of(router: Router) -> Trial {
         let changes = [endpoints(), vec![Change::Router(Delta::add(router))]].concat();

@@ -31,7 +31,6 @@ use crate::probe::cells::Touched;
 use crate::reply::arp::Arp;
 use crate::reply::nd::Message;
 use crate::resolve::stage::{Next, Reply, Stage, StageDef};
-use crate::resolve::topology::Topology;
 use crate::resolve::walk::{Effect, Walk};
 use crate::tables::Prefixes;
 
@@ -54,14 +53,13 @@ mod nd {
 
 #[derive(Clone, Debug)]
 struct Neighborhood {
-    topology: Topology,
     /// The routes that say something of a link: `OnLink` its port, `Endpoint` `None`.
     links: Prefixes<Option<PortId>>,
 }
 
 impl Neighborhood {
     fn new() -> Self {
-        Self { topology: Topology::default(), links: Prefixes::new("link region", "link wide") }
+        Self { links: Prefixes::new("link region", "link wide") }
     }
 
     /// Somebody speaks: may it, and is it to be learned? `mac` is where it says it is, if it does; `overrides`: its word
@@ -69,7 +67,7 @@ impl Neighborhood {
     fn hear(&self, walk: &mut Walk<'_>, speaker: IpAddr, mac: Option<MacAddr>, overrides: bool) -> Result<(), Next> {
         let in_port = walk.key.in_port();
         let key = AddressKey { bridge: walk.bridge, address: speaker };
-        match self.topology.resident(key, &mut walk.asked) {
+        match walk.topology.resident(key, &mut walk.asked) {
             Some(resident) if resident.port == in_port => return Ok(()),
             Some(resident) => {
                 let name = &resident.name;
@@ -103,7 +101,7 @@ impl Neighborhood {
     fn answer(&self, walk: &mut Walk<'_>, router: &Router, target: IpAddr) -> Next {
         let in_port = walk.key.in_port();
         let key = AddressKey { bridge: walk.bridge, address: target };
-        if let Some(resident) = self.topology.resident(key, &mut walk.asked) {
+        if let Some(resident) = walk.topology.resident(key, &mut walk.asked) {
             let name = &resident.name;
             walk.say(|| format!("{target} is {name}"));
             let outside = router.uplink == Some(in_port);
@@ -163,7 +161,6 @@ impl Stage for Neighborhood {
     }
 
     fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        self.topology.apply(changes, touched);
         for change in changes {
             if let Change::Route(delta) = change
                 && let Some(key) = delta.new.as_ref().or(delta.old.as_ref()).map(|route| route.key)
@@ -192,10 +189,7 @@ impl Stage for Neighborhood {
     }
 
     fn decide(&self, walk: &mut Walk<'_>) -> Next {
-        if !walk.routed {
-            return Next::Continue;
-        }
-        let Some(router) = self.topology.router(walk.bridge, &mut walk.asked) else { return Next::Continue };
+        let (true, Some(router)) = (walk.routed, walk.router) else { return Next::Continue };
         match (walk.layers.kind, walk.key.icmp_type()) {
             (Kind::Arp, _) => self.arp(walk, router).unwrap_or_else(|end| end),
             (Kind::Ipv6, Some(nd::SOLICITATION | nd::ADVERTISEMENT)) => {

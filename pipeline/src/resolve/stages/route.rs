@@ -30,7 +30,7 @@ use crate::key::{Field, FlowKey, KeyMask};
 use crate::probe::cells::Touched;
 use crate::reply::Request;
 use crate::resolve::stage::{IcmpError, Next, Reply, Stage, StageDef};
-use crate::resolve::topology::{Topology, own_address};
+use crate::resolve::topology::own_address;
 use crate::resolve::walk::{Copy, Effect, Walk};
 use crate::tables::{Exact, Prefixes};
 
@@ -72,18 +72,13 @@ impl Exit {
 
 #[derive(Clone, Debug)]
 struct Routing {
-    topology: Topology,
     routes: Prefixes<Arc<Hop>>,
     exits: Exact<PortId, Exit>,
 }
 
 impl Routing {
     fn new() -> Self {
-        Self {
-            topology: Topology::default(),
-            routes: Prefixes::new("route region", "route wide"),
-            exits: Exact::new("port"),
-        }
+        Self { routes: Prefixes::new("route region", "route wide"), exits: Exact::new("port") }
     }
 }
 
@@ -170,7 +165,7 @@ impl Routing {
         address: IpAddr,
     ) -> Result<Hopped, Next> {
         let key = AddressKey { bridge: walk.bridge, address };
-        if let Some(resident) = self.topology.resident(key, &mut walk.asked).filter(|resident| resident.port == port) {
+        if let Some(resident) = walk.topology.resident(key, &mut walk.asked).filter(|resident| resident.port == port) {
             let (name, mac) = (&resident.name, resident.mac);
             walk.say(|| format!("neighbor {address} ({name})"));
             return Ok(Hopped { port, mac });
@@ -241,7 +236,6 @@ impl Stage for Routing {
     }
 
     fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
-        self.topology.apply(changes, touched);
         for change in changes {
             match change {
                 Change::Route(delta) => {
@@ -277,10 +271,7 @@ impl Stage for Routing {
     }
 
     fn decide(&self, walk: &mut Walk<'_>) -> Next {
-        if !walk.routed {
-            return Next::Continue;
-        }
-        let Some(router) = self.topology.router(walk.bridge, &mut walk.asked) else { return Next::Continue };
+        let (true, Some(router)) = (walk.routed, walk.router) else { return Next::Continue };
         let translated = walk.key.destination() != walk.start.destination();
         if !translated && walk.key.eth_dst() != router.mac {
             return Next::Continue;
@@ -293,7 +284,7 @@ impl Stage for Routing {
         }
         let passage = Passage { router, in_port: walk.key.in_port(), source, destination };
         let key = AddressKey { bridge: walk.bridge, address: destination };
-        let endpoint = self.topology.endpoint(key, &mut walk.asked);
+        let endpoint = walk.topology.endpoint(key, &mut walk.asked);
         if let Some(endpoint) = endpoint {
             let name = &endpoint.name;
             walk.say(|| format!("endpoint {name}"));

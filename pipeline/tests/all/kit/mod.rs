@@ -314,7 +314,7 @@ impl Bench {
         if ingress.routed && layers.guard & guard::FRAGMENT != 0 && !key.eth_dst().is_group() {
             return Some(Decided::Else("a fragment".to_owned()));
         }
-        let mut walk = Walk::new(key, layers, octets, &self.live, self.now);
+        let mut walk = Walk::new(key, layers, octets, program.topology(), &self.live, self.now);
         let next = program.decide(&mut walk);
         let opens = walk.effects.iter().find(|effect| matches!(effect, Effect::Commit(_)));
         Some(match next {
