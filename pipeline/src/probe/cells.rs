@@ -10,6 +10,7 @@
 //! generation below the cell's, and is refused; one that carries the new generation saw the new table.
 
 use std::hash::Hash;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use ahash::RandomState;
@@ -71,6 +72,13 @@ const fn word_of(name: &str) -> u64 {
         rest = others;
     }
     word
+}
+
+/// What questions are hashed with, all over the process: so the cell of a question and its row follow from one hash. Its
+/// keys are random: nobody outside can aim at a cell, or at a chunk of rows.
+pub(crate) fn hasher() -> &'static RandomState {
+    static HASHER: OnceLock<RandomState> = OnceLock::new();
+    HASHER.get_or_init(RandomState::new)
 }
 
 /// The cells that one decision depends on.
@@ -174,16 +182,23 @@ impl Cells {
         let cells: Box<[AtomicU32]> = std::iter::repeat_with(|| AtomicU32::new(0)).take(CELLS).collect();
         let moment = CachePadded::new(AtomicU64::new(u64::from(generation)));
         let steady = AtomicU32::new(generation);
-        Self { cells, moment, steady, writer: Mutex::new(()), hasher: RandomState::new() }
+        Self { cells, moment, steady, writer: Mutex::new(()), hasher: hasher().clone() }
     }
 
     /// The cell of a question to a table.
     #[inline]
     pub fn cell(&self, table: TableName, question: impl Hash) -> Cell {
-        let hash = self.hasher.hash_one((table.word, question));
-        // The product maps the high half of the hash evenly onto the cells that have no meaning of their own.
+        self.cell_hashed(table, self.hasher.hash_one(question))
+    }
+
+    /// The same, when the question was hashed already, by [`hasher`].
+    #[inline]
+    pub fn cell_hashed(&self, table: TableName, hash: u64) -> Cell {
+        // The same question to two tables has two cells. The odd factor (Fibonacci hashing) lets every bit of either decide.
+        let mixed = (hash ^ table.word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The product maps the high half evenly onto the cells that have no meaning of their own.
         let span = CELLS as u64 - u64::from(RESERVED);
-        Cell(RESERVED + (((hash >> 32) * span) >> 32) as u32)
+        Cell(RESERVED + (((mixed >> 32) * span) >> 32) as u32)
     }
 
     /// What is in force now. Everything that a table answers afterwards is at least as new.
@@ -305,7 +320,18 @@ impl<'a> Asked<'a> {
 
     /// This question is asked. Returns its cell.
     pub fn note(&mut self, table: TableName, question: impl Hash) -> Cell {
-        let cell = self.cells.cell(table, question);
+        self.note_hashed(table, self.hash(question))
+    }
+
+    /// The hash of a question, as [`hasher`] has it.
+    #[inline]
+    pub fn hash(&self, question: impl Hash) -> u64 {
+        self.cells.hasher.hash_one(question)
+    }
+
+    /// As [`Self::note`], of a question that was hashed by [`Self::hash`].
+    pub fn note_hashed(&mut self, table: TableName, hash: u64) -> Cell {
+        let cell = self.cells.cell_hashed(table, hash);
         let deps = if self.first_packet { &mut self.first } else { &mut self.deps };
         deps.note(cell, table.volatile);
         cell

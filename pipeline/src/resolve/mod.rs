@@ -3,6 +3,7 @@
 //! A walk is *decide* (pure) and then *effects* (learn). Frames of a burst that miss on the same key follow the first:
 //! it alone walks.
 
+pub mod ahead;
 pub mod fragments;
 pub mod lists;
 pub mod parked;
@@ -56,6 +57,8 @@ pub struct Resolver {
     pub parked: parked::Parked,
     /// Neighbours that walks want asked for.
     questions: Vec<Question>,
+    /// What is foreseen of a burst's misses.
+    sights: Vec<ahead::Sight>,
     /// Lists of a walk that is over, for the next.
     spare: (Vec<walk::Copy>, Vec<Effect>),
     /// This burst's decisions that are not kept, for those who follow: lane, verdict, tag, headers.
@@ -135,6 +138,9 @@ impl Resolver {
     ) -> usize {
         let mut walks = 0;
         self.transient.clear();
+        if ingress.routed {
+            ahead::look::<N>(&mut self.sights, burst, lanes, ingress.bridge, turn);
+        }
         let court = Court { in_port: burst.in_port, ingress, turn };
         for lane in lanes.each() {
             if burst.verdicts.get(lane) != Some(&Verdict::Pending) {

@@ -8,7 +8,9 @@ use api::{BridgeId, Change, Delta, PortId, Router, Transaction};
 
 use crate::drop::DropReason;
 use crate::key::KeyMask;
+use crate::live::Now;
 use crate::probe::cells::{Cells, TableName, Touched};
+use crate::resolve::ahead::Sight;
 use crate::resolve::stage::{Next, Stage, StageDef};
 use crate::resolve::topology::Topology;
 use crate::resolve::walk::Walk;
@@ -34,6 +36,8 @@ pub struct Ingress {
 pub struct Program {
     order: &'static [&'static StageDef],
     stages: Vec<Box<dyn Stage>>,
+    /// Those that look ahead, by their places in the order.
+    looking: Arc<[usize]>,
     topology: Topology,
     /// By port number; `None` where there is no port. Shared until a port changes.
     ports: Arc<Vec<Option<Ingress>>>,
@@ -44,8 +48,9 @@ pub struct Program {
 impl Program {
     /// The empty program of `order`.
     pub fn new(order: &'static [&'static StageDef]) -> Self {
-        let stages = order.iter().map(|def| (def.build)()).collect();
-        Self { order, stages, topology: Topology::default(), ports: Arc::default(), routed: Arc::default() }
+        let stages: Vec<_> = order.iter().map(|def| (def.build)()).collect();
+        let looking = (0..).zip(&stages).filter(|(_, stage)| stage.looks_ahead()).map(|(at, _)| at).collect();
+        Self { order, stages, looking, topology: Topology::default(), ports: Arc::default(), routed: Arc::default() }
     }
 
     /// This program after a transaction. Call it inside [`Cells::change`], and publish what it returns there too.
@@ -56,7 +61,8 @@ impl Program {
         let mut topology = self.topology.clone();
         topology.apply(&transaction.changes, touched);
         let (ports, routed) = (Arc::clone(&self.ports), Arc::clone(&self.routed));
-        let mut next = Self { order: self.order, stages, topology, ports, routed };
+        let looking = Arc::clone(&self.looking);
+        let mut next = Self { order: self.order, stages, looking, topology, ports, routed };
         // Routers first: what ports of their bridges look at follows from them, in whatever order they were told.
         for change in &transaction.changes {
             if let Change::Router(delta) = change {
@@ -117,6 +123,13 @@ impl Program {
     /// Routers, endpoints and static neighbours, for [`Walk::new`].
     pub fn topology(&self) -> &Topology {
         &self.topology
+    }
+
+    /// Ask for the memory that deciding this packet will read.
+    pub(super) fn look_ahead(&self, sight: &mut Sight, look: usize, now: Now) {
+        for stage in self.looking.iter().filter_map(|at| self.stages.get(*at)) {
+            stage.look_ahead(sight, look, now);
+        }
     }
 
     /// Walk the stages until one ends the walk. Pure but for the walk itself.

@@ -7,7 +7,9 @@ use api::{AddressKey, Change, MacAddr, PortId};
 
 use crate::drop::DropReason;
 use crate::key::KeyMask;
+use crate::live::Now;
 use crate::probe::cells::Touched;
+use crate::resolve::ahead::Sight;
 use crate::resolve::walk::Walk;
 
 /// One row of `STAGES`.
@@ -82,6 +84,15 @@ pub trait Stage: Debug + Send + Sync {
 
     /// The fields that `decide` may look at for frames of `port`, on a bridge with a router or without.
     fn mask(&self, port: PortId, routed: bool) -> KeyMask;
+
+    /// It has a [`Self::look_ahead`]: the others are not asked, packet by packet.
+    fn looks_ahead(&self) -> bool {
+        false
+    }
+
+    /// A first packet is about to be decided: ask for the memory that this will read, one line more with each look
+    /// ([`super::ahead`]). Nothing may depend on it.
+    fn look_ahead(&self, _sight: &mut Sight, _look: usize, _now: Now) {}
 
     /// Decide one frame. Pure: what is to be brought about goes into the walk's effects.
     fn decide(&self, walk: &mut Walk<'_>) -> Next;

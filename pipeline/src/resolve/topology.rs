@@ -99,6 +99,11 @@ impl Topology {
         self.endpoints.get(key, asked)
     }
 
+    /// The endpoint of an address will be asked for soon.
+    pub fn look_ahead(&self, key: AddressKey) {
+        self.endpoints.prefetch(self.endpoints.hash(&key));
+    }
+
     /// Identities of the endpoints at the two ends of a connection; 0 where there is none.
     pub fn owners(&self, bridge: BridgeId, ends: [IpAddr; 2], asked: &mut Asked<'_>) -> [u64; 2] {
         ends.map(|address| self.endpoint(AddressKey { bridge, address }, asked).map_or(0, |resident| resident.identity))

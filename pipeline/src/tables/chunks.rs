@@ -1,64 +1,116 @@
 //! Rows in chunks, copy-on-write: a clone shares what a change leaves alone.
 //!
-//! The root is an array of `Arc<Chunk>`; a key's hash names its chunk. A change to a cloned table copies the chunks it
-//! writes to (some thirty rows each) and nothing else. Nobody's questions are noted here: that is for the tables which
-//! are made of this.
+//! The root is an array of chunks; a key's hash names its chunk, and the place in it where the row is looked for first. A
+//! change to a cloned table copies the chunks it writes to (some thirty rows each) and nothing else. Rows lie in the chunk
+//! itself, so that a look-up costs one line of memory beside the root, and so that this line can be asked for beforehand
+//! ([`Chunks::prefetch`]). Nobody's questions are noted here: that is for the tables which are made of this.
 
 use std::hash::Hash;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use hashbrown::HashTable;
+
+use crate::probe::cells::hasher;
+use crate::raw::prefetch;
 
 /// Rows of a chunk, on average, before the chunks are doubled.
 const FILL: usize = 32;
+/// Places of the smallest chunk.
+const PLACES: usize = 8;
 
-type Chunk<K, V> = HashTable<(K, V)>;
+/// Places, a power of two of them, at most three quarters taken. A row is at the place that its hash names, or behind it
+/// with no free place in between; behind the last place comes the first.
+type Chunk<K, V> = [Option<(K, V)>];
 
 /// Rows by key.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunks<K, V> {
+    /// That of the cells: who notes a question and asks it hashes once.
     hasher: RandomState,
     /// A power of two.
     chunks: Vec<Arc<Chunk<K, V>>>,
     len: usize,
 }
 
+/// So many free places.
+fn free<K: Clone, V: Clone>(places: usize) -> Arc<Chunk<K, V>> {
+    std::iter::repeat_with(|| None).take(places).collect()
+}
+
+/// The places at which a row of this hash may be, in order.
+fn places(hash: u64, places: usize) -> impl Iterator<Item = usize> {
+    (0..places).map(move |i| (hash as usize).wrapping_add(i) & (places - 1))
+}
+
+/// Where a key is, or else the free place where it belongs.
+fn find<K: Eq, V>(chunk: &Chunk<K, V>, hash: u64, key: &K) -> Option<(usize, bool)> {
+    places(hash, chunk.len()).find_map(|at| match chunk.get(at)? {
+        Some((other, _)) if other != key => None,
+        place => Some((at, place.is_some())),
+    })
+}
+
 impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
     /// No rows.
     pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), chunks: vec![Arc::new(Chunk::new())], len: 0 }
+        Self { hasher: hasher().clone(), chunks: vec![free(PLACES)], len: 0 }
     }
 
-    /// The chunk of a hash. The high half chooses it; the table inside uses the rest.
+    /// The hash of a key, the same that [`crate::probe::cells::Asked::hash`] gives.
+    pub(crate) fn hash(&self, key: &K) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// The chunk of a hash. The high half chooses it; the low half the place in it.
     fn at(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.chunks.len() - 1)
     }
 
-    /// The row of a key.
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        // Hashed once, for the chunk and for the place in it.
-        let hash = self.hasher.hash_one(key);
-        self.chunks.get(self.at(hash))?.find(hash, |(other, _)| other == key).map(|(_, row)| row)
+    /// The row of a key with this hash.
+    #[inline]
+    pub(crate) fn get(&self, hash: u64, key: &K) -> Option<&V> {
+        let chunk = self.chunks.get(self.at(hash))?;
+        let (at, _) = find(chunk, hash, key)?;
+        chunk.get(at)?.as_ref().map(|(_, row)| row)
+    }
+
+    /// A key of this hash will be asked for soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        let Some(chunk) = self.chunks.get(self.at(hash)) else { return };
+        if let Some(place) = chunk.get(hash as usize & (chunk.len() - 1)) {
+            let first = std::ptr::from_ref(place).cast::<u8>();
+            prefetch(first);
+            prefetch(first.wrapping_add(size_of_val(place) - 1));
+        }
     }
 
     /// Put a row in, or take it out. Returns the one that was there.
     pub(crate) fn set(&mut self, key: K, row: Option<V>) -> Option<V> {
         let hash = self.hasher.hash_one(key);
         let (at, hasher) = (self.at(hash), &self.hasher);
-        let chunk = self.chunks.get_mut(at).map(Arc::make_mut)?;
-        let old = match (chunk.find_entry(hash, |(other, _)| *other == key), row) {
-            (Ok(mut place), Some(row)) => Some(std::mem::replace(&mut place.get_mut().1, row)),
-            (Ok(place), None) => {
-                self.len -= 1;
-                Some(place.remove().0.1)
+        let chunk = self.chunks.get_mut(at)?;
+        let old = match (find(chunk, hash, &key)?, row) {
+            ((_, false), None) => return None,
+            ((place, true), Some(row)) => {
+                let old = Arc::make_mut(chunk).get_mut(place)?.as_mut()?;
+                return Some(std::mem::replace(&mut old.1, row));
             }
-            (Err(_), Some(row)) => {
-                chunk.insert_unique(hash, (key, row), |(key, _)| hasher.hash_one(key));
+            ((place, false), Some(row)) => {
+                *Arc::make_mut(chunk).get_mut(place)? = Some((key, row));
                 self.len += 1;
+                if chunk.iter().flatten().count() * 4 > chunk.len() * 3 {
+                    *chunk = laid_out(chunk.iter().flatten(), chunk.len() * 2, hasher);
+                }
                 None
             }
-            (Err(_), None) => None,
+            // What stood behind it may stand too far behind now: all are laid out anew.
+            ((place, true), None) => {
+                let old = chunk.get(place)?.as_ref().map(|(_, row)| row.clone());
+                *chunk = laid_out(chunk.iter().flatten().filter(|(other, _)| *other != key), chunk.len(), hasher);
+                self.len -= 1;
+                old
+            }
         };
         if self.len > FILL * self.chunks.len() {
             self.double();
@@ -68,19 +120,26 @@ impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
 
     fn double(&mut self) {
         let wider = self.chunks.len() * 2;
-        let mut chunks = vec![Chunk::new(); wider];
-        for (key, row) in self.iter() {
-            let hash = self.hasher.hash_one(key);
-            if let Some(chunk) = chunks.get_mut((hash >> 32) as usize & (wider - 1)) {
-                chunk.insert_unique(hash, (*key, row.clone()), |(key, _)| self.hasher.hash_one(key));
+        let mut rows: Vec<Vec<&(K, V)>> = vec![Vec::new(); wider];
+        for row in self.rows() {
+            if let Some(of_chunk) = rows.get_mut((self.hasher.hash_one(row.0) >> 32) as usize & (wider - 1)) {
+                of_chunk.push(row);
             }
         }
-        self.chunks = chunks.into_iter().map(Arc::new).collect();
+        let chunk = |rows: Vec<&(K, V)>| {
+            let places = (rows.len() * 4 / 3 + 1).next_power_of_two().max(PLACES);
+            laid_out(rows.into_iter(), places, &self.hasher)
+        };
+        self.chunks = rows.into_iter().map(chunk).collect();
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &(K, V)> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter().flatten())
     }
 
     /// All rows, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter().map(|(key, row)| (key, row)))
+        self.rows().map(|(key, row)| (key, row))
     }
 
     /// Rows.
@@ -89,9 +148,34 @@ impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
     }
 }
 
+/// A chunk of so many places with these rows, fewer than that.
+fn laid_out<'a, K, V>(rows: impl Iterator<Item = &'a (K, V)>, places: usize, hasher: &RandomState) -> Arc<Chunk<K, V>>
+where
+    K: Copy + Eq + Hash + 'a,
+    V: Clone + 'a,
+{
+    let mut chunk: Vec<Option<(K, V)>> = vec![None; places];
+    for (key, row) in rows {
+        if let Some((at, false)) = find(&chunk, hasher.hash_one(key), key)
+            && let Some(place) = chunk.get_mut(at)
+        {
+            *place = Some((*key, row.clone()));
+        }
+    }
+    chunk.into()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn get<V: Clone>(table: &Chunks<u32, V>, key: u32) -> Option<&V> {
+        table.get(table.hash(&key), &key)
+    }
 
     #[test]
     fn a_clone_keeps_its_rows_when_the_original_changes() {
@@ -99,10 +183,38 @@ mod tests {
         (0..1000u32).for_each(|i| _ = table.set(i, Some(i * 2)));
         let before = table.clone();
         assert_eq!((table.set(7, None), table.set(8, Some(0)), table.set(5000, None)), (Some(14), Some(16), None));
-        assert_eq!((before.get(&7), before.get(&8), before.len()), (Some(&14), Some(&16), 1000));
-        assert_eq!((table.get(&7), table.get(&8), table.len()), (None, Some(&0), 999));
+        assert_eq!((get(&before, 7), get(&before, 8), before.len()), (Some(&14), Some(&16), 1000));
+        assert_eq!((get(&table, 7), get(&table, 8), table.len()), (None, Some(&0), 999));
         assert_eq!(before.iter().count(), 1000);
         let shared = before.chunks.iter().zip(&table.chunks).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
         assert!(shared >= table.chunks.len() - 3, "a change copied more than the chunks it wrote");
+    }
+
+    #[test]
+    fn no_chunk_is_full_and_most_are_small() {
+        let mut table = Chunks::new();
+        (0..100_000u32).for_each(|i| _ = table.set(i, Some(())));
+        assert!(table.chunks.iter().all(|chunk| chunk.iter().any(Option::is_none)));
+        let places: usize = table.chunks.iter().map(|chunk| chunk.len()).sum();
+        assert!(places < 4 * table.len(), "{places} places");
+    }
+
+    proptest! {
+        #[test]
+        fn it_has_what_a_hash_map_would_have(steps in prop::collection::vec((0u32..300, prop::option::of(0u8..4)), 1..800)) {
+            let (mut table, mut model) = (Chunks::new(), HashMap::new());
+            for (key, row) in steps {
+                let old = match row {
+                    Some(row) => model.insert(key, row),
+                    None => model.remove(&key),
+                };
+                prop_assert_eq!(table.set(key, row), old);
+                prop_assert_eq!(table.len(), model.len());
+            }
+            for key in 0..300 {
+                prop_assert_eq!(get(&table, key), model.get(&key));
+            }
+            prop_assert_eq!(table.iter().map(|(key, row)| (*key, *row)).collect::<HashMap<_, _>>(), model);
+        }
     }
 }

@@ -25,13 +25,31 @@ impl<K: Copy + Eq + Hash, V: Clone> Exact<K, V> {
 
     /// The row of a key. That it was asked for is noted, found or not.
     pub fn get(&self, key: K, asked: &mut Asked<'_>) -> Option<&V> {
-        asked.note(self.name, key);
-        self.peek(&key)
+        let hash = asked.hash(key);
+        asked.note_hashed(self.name, hash);
+        self.rows.get(hash, &key)
+    }
+
+    /// The hash of a key, for [`Self::prefetch`] and [`Self::peek_hashed`].
+    #[inline]
+    pub fn hash(&self, key: &K) -> u64 {
+        self.rows.hash(key)
+    }
+
+    /// The row of a key of this hash will be asked for soon.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.rows.prefetch(hash);
     }
 
     /// The row of a key, for those who program the table: no packet may depend on it.
     pub fn peek(&self, key: &K) -> Option<&V> {
-        self.rows.get(key)
+        self.rows.get(self.rows.hash(key), key)
+    }
+
+    /// As [`Self::peek`], of a key that was hashed by [`Self::hash`].
+    pub fn peek_hashed(&self, hash: u64, key: &K) -> Option<&V> {
+        self.rows.get(hash, key)
     }
 
     /// Put a row in, or take it out.

@@ -62,7 +62,8 @@ impl<V: Clone> Prefixes<V> {
         let lengths = self.lengths.get(&(bridge, address.is_ipv6()))?;
         lengths.iter().find_map(|(length, _)| {
             let net = IpNet::new(address, *length).ok()?.trunc();
-            self.rows.get(&(bridge, net)).map(|row| (net, row))
+            let key = (bridge, net);
+            self.rows.get(self.rows.hash(&key), &key).map(|row| (net, row))
         })
     }
 

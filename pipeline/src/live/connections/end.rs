@@ -4,6 +4,7 @@
 //! until its worker asks, once a second, whether the connection lives. Where the end was commanded, the cells are touched,
 //! and nothing that rests on it is used any more.
 
+use super::index::Hashed;
 use super::ledger::next;
 use super::record::{Life, Packed};
 use super::states::flag;
@@ -113,7 +114,7 @@ impl Connections {
     pub(super) fn unlink(&self, name: Name, cells: Option<&Cells>) {
         let Some(reading) = self.records.read_named(name) else { return };
         let (original, reply) = (reading.original, reading.reply);
-        let mut shards = self.index.lock_both(self.index.at(&original), self.index.at(&reply));
+        let mut shards = self.index.lock_both(Hashed::from(original).at(), Hashed::from(reply).at());
         // Whoever takes it out holds these locks: so it is done once.
         let Some(word) = self.records.word(name.slot).filter(|word| word.is(Life::DEAD, name)) else { return };
         shards.remove(name.slot);

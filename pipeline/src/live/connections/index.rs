@@ -2,17 +2,26 @@
 //!
 //! It is divided into shards by hash, each behind a lock of its own. Both tuples of a connection are in it. An operation
 //! over both takes both locks, the shard of the lower number first.
+//!
+//! A shard is an array of buckets, a line of memory each. An entry is in the bucket that its tag names, or behind it if
+//! that one was full; a bucket counts the entries that had to go on, so that a search ends where nobody went on. What is not
+//! there is thus mostly told by one line, which can be asked for beforehand ([`Index::prefetch`]).
 
-use ahash::RandomState;
 use crossbeam::utils::CachePadded;
-use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::Direction;
 use super::record::{Packed, Records};
+use super::table::NAME;
+use super::{Direction, Tuple};
+use crate::probe::cells::{Asked, Cell, Cells, hasher};
+use crate::raw::prefetch;
 
 /// So many that two workers seldom want the same.
 const SHARDS: usize = 256;
+/// Entries of a bucket.
+const ENTRIES: usize = 7;
+/// Entries for each bucket, on average, before there are twice as many buckets.
+const FILL: usize = 5;
 
 /// Where in the index a tuple belongs.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +31,51 @@ pub(super) struct At {
     tag: u32,
 }
 
+/// A tuple with its hash, from which its place here and the cell of the question for it follow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hashed {
+    pub(super) packed: Packed,
+    /// As [`hasher`] has it.
+    hash: u64,
+}
+
+impl From<Packed> for Hashed {
+    #[inline]
+    fn from(packed: Packed) -> Self {
+        Self { packed, hash: hasher().hash_one(packed) }
+    }
+}
+
+impl Hashed {
+    #[inline]
+    pub(super) fn of(tuple: &Tuple) -> Self {
+        Self::from(Packed::of(tuple))
+    }
+
+    #[inline]
+    pub(super) fn at(&self) -> At {
+        At { shard: (self.hash >> 32) as usize % SHARDS, tag: self.hash as u32 }
+    }
+
+    pub(super) fn cell(&self, cells: &Cells) -> Cell {
+        cells.cell_hashed(NAME, self.hash)
+    }
+
+    /// That there is a connection of this tuple, or none, is asked.
+    pub(super) fn note(&self, asked: &mut Asked<'_>) {
+        asked.note_hashed(NAME, self.hash);
+    }
+
+    /// Another number for each seed, that nobody outside can tell beforehand.
+    pub(super) fn random(&self, seed: (u128, u32)) -> u64 {
+        hasher().hash_one((self.hash, seed))
+    }
+}
+
 /// One tuple of one record: eight octets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Entry {
-    /// Number of the record, and in the lowest bit the direction.
+    /// Number of the record, and in the lowest bit the direction. 0: the place is free, since records count from 1.
     tuple: u32,
     tag: u32,
 }
@@ -33,6 +83,10 @@ struct Entry {
 impl Entry {
     fn new(slot: u32, direction: Direction, at: At) -> Self {
         Self { tuple: slot << 1 | u32::from(direction == Direction::Reply), tag: at.tag }
+    }
+
+    fn is_free(self) -> bool {
+        self.tuple == 0
     }
 
     fn slot(self) -> u32 {
@@ -44,31 +98,103 @@ impl Entry {
     }
 }
 
-/// One shard, locked.
-#[derive(Debug, Default)]
-pub(super) struct Shard(HashTable<Entry>);
+/// A line of entries.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+struct Bucket {
+    entries: [Entry; ENTRIES],
+    /// Entries that would be here, or before, and found no place.
+    passed: u32,
+}
 
-/// The hash table takes its bucket from the low bits and its tag from the high ones.
-fn spread(tag: u32) -> u64 {
-    u64::from(tag) << 32 | u64::from(tag)
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// One shard, locked.
+#[derive(Debug)]
+pub(super) struct Shard {
+    /// A power of two.
+    buckets: Vec<Bucket>,
+    entries: usize,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self { buckets: vec![Bucket::default()], entries: 0 }
+    }
 }
 
 impl Shard {
+    fn home(&self, tag: u32) -> usize {
+        tag as usize & (self.buckets.len() - 1)
+    }
+
+    /// The buckets behind one another from the one that a tag names.
+    fn buckets_of(&self, tag: u32) -> impl Iterator<Item = usize> + use<> {
+        let (home, buckets) = (self.home(tag), self.buckets.len());
+        (0..buckets).map(move |i| (home + i) & (buckets - 1))
+    }
+
     /// The record that has this tuple, and which of its tuples it is.
     #[inline]
-    pub(super) fn find(&self, at: At, packed: &Packed, records: &Records) -> Option<(u32, Direction)> {
-        let same = |entry: &Entry| entry.tag == at.tag && records.holds(entry.slot(), entry.direction(), packed);
-        self.0.find(spread(at.tag), same).map(|entry| (entry.slot(), entry.direction()))
+    pub(super) fn find(&self, hashed: &Hashed, records: &Records) -> Option<(u32, Direction)> {
+        let tag = hashed.at().tag;
+        for number in self.buckets_of(tag) {
+            let bucket = self.buckets.get(number)?;
+            let holds = |entry: &Entry| records.holds(entry.slot(), entry.direction(), &hashed.packed);
+            let same = |entry: &&Entry| entry.tag == tag && !entry.is_free() && holds(entry);
+            if let Some(entry) = bucket.entries.iter().find(same) {
+                return Some((entry.slot(), entry.direction()));
+            }
+            if bucket.passed == 0 {
+                return None;
+            }
+        }
+        None
     }
 
     fn insert(&mut self, at: At, slot: u32, direction: Direction) {
-        self.0.insert_unique(spread(at.tag), Entry::new(slot, direction, at), |entry| spread(entry.tag));
+        if self.entries >= FILL * self.buckets.len() {
+            self.double();
+        }
+        self.entries += 1;
+        self.put(Entry::new(slot, direction, at));
+    }
+
+    /// There is a free place somewhere.
+    fn put(&mut self, entry: Entry) {
+        for number in self.buckets_of(entry.tag) {
+            let Some(bucket) = self.buckets.get_mut(number) else { return };
+            if let Some(place) = bucket.entries.iter_mut().find(|entry| entry.is_free()) {
+                *place = entry;
+                return;
+            }
+            bucket.passed += 1;
+        }
+    }
+
+    fn double(&mut self) {
+        let twice = vec![Bucket::default(); self.buckets.len() * 2];
+        let before = std::mem::replace(&mut self.buckets, twice);
+        before
+            .iter()
+            .flat_map(|bucket| bucket.entries)
+            .filter(|entry| !entry.is_free())
+            .for_each(|entry| self.put(entry));
     }
 
     fn remove(&mut self, at: At, slot: u32, direction: Direction) {
         let entry = Entry::new(slot, direction, at);
-        if let Ok(found) = self.0.find_entry(spread(at.tag), |other| *other == entry) {
-            found.remove();
+        let place = |bucket: &Bucket| bucket.entries.iter().position(|other| *other == entry);
+        let found = |number: usize| self.buckets.get(number).and_then(place).map(|place| (number, place));
+        let Some((last, place)) = self.buckets_of(at.tag).find_map(found) else { return };
+        for number in self.buckets_of(at.tag).take_while(|number| *number != last) {
+            if let Some(bucket) = self.buckets.get_mut(number) {
+                bucket.passed -= 1;
+            }
+        }
+        if let Some(place) = self.buckets.get_mut(last).and_then(|bucket| bucket.entries.get_mut(place)) {
+            *place = Entry::default();
+            self.entries -= 1;
         }
     }
 }
@@ -98,8 +224,8 @@ impl Both<'_> {
     }
 
     /// Who has this tuple, one of the two.
-    pub(super) fn find(&self, at: At, packed: &Packed, records: &Records) -> Option<(u32, Direction)> {
-        self.shard(at).find(at, packed, records)
+    pub(super) fn find(&self, hashed: &Hashed, records: &Records) -> Option<(u32, Direction)> {
+        self.shard(hashed.at()).find(hashed, records)
     }
 
     /// Both tuples are this record's.
@@ -117,11 +243,9 @@ impl Both<'_> {
     }
 }
 
-/// All shards.
+/// All shards. The hash of tuples has random keys: nobody outside can aim at a shard, or at a bucket.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// Random keys: nobody outside can aim at a shard.
-    hasher: RandomState,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     /// What is locked for a tuple that has no shard: there is none such.
     spare: Mutex<Shard>,
@@ -130,20 +254,18 @@ pub(super) struct Index {
 impl Default for Index {
     fn default() -> Self {
         let shards = std::iter::repeat_with(CachePadded::default).take(SHARDS).collect();
-        Self { hasher: RandomState::new(), shards, spare: Mutex::default() }
+        Self { shards, spare: Mutex::default() }
     }
 }
 
 impl Index {
+    /// A tuple that belongs here will be asked for soon.
     #[inline]
-    pub(super) fn at(&self, packed: &Packed) -> At {
-        let hash = self.hasher.hash_one(packed);
-        At { shard: (hash >> 32) as usize % SHARDS, tag: hash as u32 }
-    }
-
-    /// Another number for each seed and packet, that nobody outside can tell beforehand.
-    pub(super) fn random(&self, packed: &Packed, seed: (u128, u32)) -> u64 {
-        self.hasher.hash_one((packed, seed))
+    pub(super) fn prefetch(&self, at: At) {
+        let shard = self.lock(at);
+        if let Some(bucket) = shard.buckets.get(shard.home(at.tag)) {
+            prefetch(bucket);
+        }
     }
 
     fn shard(&self, number: usize) -> &Mutex<Shard> {
@@ -165,6 +287,6 @@ impl Index {
     /// Tuples in the index.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().0.len()).sum()
+        self.shards.iter().map(|shard| shard.lock().entries).sum()
     }
 }

@@ -4,9 +4,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::index::{At, Index};
+use super::index::{Hashed, Index};
 use super::ledger::{Ledger, Limits};
-use super::record::{Life, Packed, Reading, Records};
+use super::record::{Life, Reading, Records};
 use super::states::{Status, flag};
 use super::{Committed, Direction, Event, Found, Name, Plan, Tuple, ports};
 use crate::live::Now;
@@ -74,26 +74,29 @@ impl Connections {
     /// The connection of a tuple. That it was asked for is noted, found or not; a decision that rests on its absence and is
     /// to be remembered calls [`Self::rest_on_absence`] too.
     pub fn find(&self, tuple: &Tuple, asked: &mut Asked<'_>) -> Option<Found> {
-        let packed = Packed::of(tuple);
-        asked.note(NAME, packed);
-        let at = self.index.at(&packed);
-        let shard = self.index.lock(at);
-        let (slot, direction) = shard.find(at, &packed, &self.records)?;
+        let hashed = Hashed::of(tuple);
+        hashed.note(asked);
+        let (slot, direction) = self.index.lock(hashed.at()).find(&hashed, &self.records)?;
         let reading = self.records.read(slot)?;
         (reading.word.life == Life::LIVE).then(|| reading.found(slot, direction))
+    }
+
+    /// A tuple will be asked for soon.
+    #[inline]
+    pub fn look_ahead(&self, tuple: &Tuple) {
+        self.index.prefetch(Hashed::of(tuple).at());
     }
 
     /// A remembered decision rests on there being no connection of this tuple: whoever makes one touches its cell. Returns
     /// false when there is one already.
     pub fn rest_on_absence(&self, tuple: &Tuple, cells: &Cells) -> bool {
-        let packed = Packed::of(tuple);
-        let at = self.index.at(&packed);
-        let shard = self.index.lock(at);
-        let found = shard.find(at, &packed, &self.records).and_then(|(slot, _)| self.records.word(slot));
+        let hashed = Hashed::of(tuple);
+        let shard = self.index.lock(hashed.at());
+        let found = shard.find(&hashed, &self.records).and_then(|(slot, _)| self.records.word(slot));
         if found.is_some_and(|word| word.life == Life::LIVE) {
             return false;
         }
-        let cell = cells.cell(NAME, packed);
+        let cell = hashed.cell(cells);
         if let Some(word) = self.marks.get(cell.index() / 64) {
             word.fetch_or(1 << (cell.index() % 64), Ordering::AcqRel);
         }
@@ -121,11 +124,11 @@ impl Connections {
     }
 
     fn commit_to(&self, name: Name, plan: &Plan, now: Now, cells: &Cells) -> Committed {
-        let original = Packed::of(&plan.original);
-        let random = |i| self.index.random(&original, (now.0.as_nanos(), i));
+        let original = Hashed::of(&plan.original);
+        let random = |i| original.random((now.0.as_nanos(), i));
         let mut attempts = 0;
         for tuple in ports::replies(plan, random) {
-            let reply = Packed::of(&tuple);
+            let reply = Hashed::of(&tuple);
             loop {
                 match self.attempt(name, plan, &original, &reply, now, cells) {
                     Attempt::New(found) => return Committed::New(found),
@@ -146,41 +149,39 @@ impl Connections {
     }
 
     /// Let a record live under these tuples, if they are nobody's.
-    fn attempt(&self, name: Name, plan: &Plan, original: &Packed, reply: &Packed, now: Now, cells: &Cells) -> Attempt {
+    fn attempt(&self, name: Name, plan: &Plan, original: &Hashed, reply: &Hashed, now: Now, cells: &Cells) -> Attempt {
         // What a packet sends to itself would be its own answer.
-        if original == reply {
+        if original.packed == reply.packed {
             return Attempt::Taken;
         }
-        let at: [At; 2] = [self.index.at(original), self.index.at(reply)];
-        let [original_at, reply_at] = at;
-        let mut shards = self.index.lock_both(original_at, reply_at);
-        if let Some((slot, _)) = shards.find(original_at, original, &self.records)
+        let mut shards = self.index.lock_both(original.at(), reply.at());
+        if let Some((slot, _)) = shards.find(original, &self.records)
             && let Some(old) = self.records.read(slot)
         {
             return Attempt::Occupied(old, Name { slot, incarnation: old.word.incarnation });
         }
-        if shards.find(reply_at, reply, &self.records).is_some() {
+        if shards.find(reply, &self.records).is_some() {
             return Attempt::Taken;
         }
         let mut insert = || {
-            self.records.publish(name, plan, original, reply, now.second());
+            self.records.publish(name, plan, &original.packed, &reply.packed, now.second());
             shards.insert(name.slot);
         };
-        let awaited = [original, reply].map(|tuple| self.unmark(cells.cell(NAME, tuple)));
+        let awaited = [original, reply].map(|tuple| self.unmark(tuple.cell(cells)));
         if awaited == [false; 2] {
             insert();
         } else {
             // The locks are held inside the change: whoever asks after it finds the connection.
             cells.change(|touched| {
                 insert();
-                [original, reply].iter().for_each(|tuple| touched.touch(NAME, tuple));
+                [original, reply].iter().for_each(|tuple| touched.touch(NAME, tuple.packed));
             });
         }
         Attempt::New(Found {
             name,
             direction: Direction::Original,
             original: plan.original,
-            reply: reply.tuple(),
+            reply: reply.packed.tuple(),
             identities: plan.identities,
             answered: false,
         })
@@ -193,12 +194,12 @@ impl Connections {
         old: &Reading,
         old_name: Name,
         plan: &Plan,
-        (original, reply): (&Packed, &Packed),
+        (original, reply): (&Hashed, &Hashed),
         now: Now,
         cells: &Cells,
     ) -> Option<Committed> {
         // What is remembered of the old one holds for the new one too.
-        let same = old.original == *original && old.reply == *reply;
+        let same = old.original == original.packed && old.reply == reply.packed;
         if old.word.life == Life::LIVE {
             if !old.word.status.is_reopened_by(old.proto(), plan.event) {
                 return Some(Committed::Lost);

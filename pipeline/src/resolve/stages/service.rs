@@ -26,8 +26,11 @@ use ipnet::IpNet;
 use crate::burst::VlanEdit;
 use crate::drop::DropReason;
 use crate::key::{KeyMask, VLAN_TAGGED};
+use crate::live::Now;
 use crate::live::connections::Tuple;
 use crate::probe::cells::{TableName, Touched};
+use crate::raw::prefetch;
+use crate::resolve::ahead::Sight;
 use crate::resolve::stage::{IcmpError, Next, Reply, Stage, StageDef};
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::{Chosen, Copy, Walk};
@@ -100,18 +103,17 @@ impl Services {
         touched.touch(RANGES, ());
     }
 
-    /// The backend of a new connection.
-    fn choose(&self, row: &Row, tuple: &Tuple, walk: &Walk<'_>) -> Option<SocketAddr> {
-        let number = match &row.maglev {
+    /// The number of the backend of a new connection.
+    fn choose(&self, row: &Row, tuple: &Tuple, now: Now) -> Option<usize> {
+        Some(match &row.maglev {
             Some(table) => table.choose(maglev::hash(tuple))?,
             // A client that comes again from the same port is to be at liberty to meet another backend: the time has its part.
             None => {
-                let hash = self.hasher.hash_one((tuple, walk.now.0));
+                let hash = self.hasher.hash_one((tuple, now.0));
                 // The product maps the high half of the hash evenly onto the backends.
                 (((hash >> 32) * row.backends.len() as u64) >> 32) as usize
             }
-        };
-        row.backends.get(number).copied()
+        })
     }
 
     /// A first packet to a service.
@@ -119,7 +121,8 @@ impl Services {
         if !tracking::opens(walk) {
             return Next::Drop(DropReason::Invalid);
         }
-        let Some(backend) = self.choose(row, tuple, walk) else {
+        let chosen = self.choose(row, tuple, walk.now).and_then(|number| row.backends.get(number));
+        let Some(&backend) = chosen else {
             walk.say(|| format!("service {} has no backend", row.name));
             return refuse(tuple, DropReason::NoBackend);
         };
@@ -179,6 +182,30 @@ impl Stage for Services {
 
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {
         tracking::mask(routed)
+    }
+
+    fn looks_ahead(&self) -> bool {
+        true
+    }
+
+    fn look_ahead(&self, sight: &mut Sight, look: usize, now: Now) {
+        let tuple = &sight.tuple;
+        let Some(proto) = Proto::of(tuple.proto) else { return };
+        let key = ServiceKey { address: tuple.dst, proto, port: tuple.dport };
+        if look == 0 {
+            sight.hash = self.services.hash(&key);
+            self.services.prefetch(sight.hash);
+            return;
+        }
+        let Some(row) = self.services.peek_hashed(sight.hash, &key) else { return };
+        if look == 1 {
+            prefetch(Arc::as_ptr(row));
+        } else if let Some(backend) = self.choose(row, tuple, now).and_then(|number| row.backends.get(number)) {
+            match look {
+                2 => prefetch(backend),
+                _ => sight.to = *backend,
+            }
+        }
     }
 
     fn decide(&self, walk: &mut Walk<'_>) -> Next {
