@@ -1,6 +1,7 @@
 //! Addresses as people write them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,6 +14,15 @@ pub struct MacAddr(pub [u8; 6]);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}: invalid Ethernet address")]
 pub struct InvalidMac(pub String);
+
+/// An IP address as 128 bits, IPv4 mapped (RFC 4291, 2.5.5.2): a word is hashed in a step, where the type that tells the
+/// versions apart takes several. Two addresses may be one here.
+pub(crate) fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
 
 impl MacAddr {
     /// `ff:ff:ff:ff:ff:ff`.

@@ -1,18 +1,26 @@
 //! An endpoint: an address that lives behind a port of this node's switch.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BridgeId, MacAddr, PortId};
+use crate::{BridgeId, MacAddr, PortId, addr};
 
 /// Key of an [`Endpoint`] and of a [`crate::Neighbor`]: an address within a bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AddressKey {
     /// The bridge.
     pub bridge: BridgeId,
     /// The address.
     pub address: IpAddr,
+}
+
+impl Hash for AddressKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(addr::bits(self.address));
+        state.write_u16(self.bridge.0);
+    }
 }
 
 /// An address that the switch knows for certain: of a pod, of the node itself, or its own. A pod with two addresses is

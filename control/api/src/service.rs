@@ -1,12 +1,15 @@
 //! A service: a virtual address and port, and what is behind it.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::addr;
 
 /// A transport protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,7 +62,7 @@ impl FromStr for Proto {
 }
 
 /// Key of a [`Service`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServiceKey {
     /// The virtual address.
     pub address: IpAddr,
@@ -67,6 +70,13 @@ pub struct ServiceKey {
     pub proto: Proto,
     /// The port, 1 to 65535.
     pub port: u16,
+}
+
+impl Hash for ServiceKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(addr::bits(self.address));
+        state.write_u32(u32::from(self.port) << 8 | self.proto as u32);
+    }
 }
 
 /// One port of a Kubernetes Service at one of its virtual addresses. Backends are of the address's family.

@@ -301,28 +301,28 @@ impl Resolver {
             (walk.outputs, walk.effects) = std::mem::take(&mut self.spare);
             let next = turn.program.decide(&mut walk);
             match self.effects(&mut walk, next, turn) {
-                Effects::Done(made) => return self.judgement(walk, next, made),
+                Effects::Done(made) => return self.judgement(&mut walk, next, made),
                 Effects::Again => {}
                 Effects::Refused(reason) => {
                     walk.transient = true;
-                    return self.judgement(walk, Next::Drop(reason), None);
+                    return self.judgement(&mut walk, Next::Drop(reason), None);
                 }
             }
         }
         let mut walk = Walk::new(key, *layers, head, turn.program.topology(), turn.live, turn.now);
         walk.transient = true;
-        self.judgement(walk, Next::Drop(DropReason::WalkTooLong), None)
+        self.judgement(&mut walk, Next::Drop(DropReason::WalkTooLong), None)
     }
 
     /// What a walk that ended with `next` comes to.
-    fn judgement(&mut self, mut walk: Walk<'_>, next: Next, made: Option<Found>) -> Judgement {
+    fn judgement(&mut self, walk: &mut Walk<'_>, next: Next, made: Option<Found>) -> Judgement {
         let mut ending = Ending::Verdict;
         if let Some(found) = made {
             // Only now is it known where it seems to come from.
             tracking::translate(&mut walk.key, &found.reply.turned());
         }
         let (verdict, vlan) = match next {
-            Next::Deliver | Next::Continue | Next::Enter(_) => self.ways(&walk),
+            Next::Deliver | Next::Continue | Next::Enter(_) => self.ways(walk),
             Next::Drop(reason) => (Verdict::Drop(reason), VlanEdit::Keep),
             Next::Reply(reply) => {
                 let mac = walk.router.map(|router| router.mac).unwrap_or_default();
@@ -361,12 +361,10 @@ impl Resolver {
             edits,
             connection,
         });
-        let looked = walk.looked;
-        let Walk { mut outputs, mut effects, .. } = walk;
-        outputs.clear();
-        effects.clear();
-        self.spare = (outputs, effects);
-        Judgement { verdict, vlan, edits, ending, decision, looked, octets: None }
+        self.spare = (std::mem::take(&mut walk.outputs), std::mem::take(&mut walk.effects));
+        self.spare.0.clear();
+        self.spare.1.clear();
+        Judgement { verdict, vlan, edits, ending, decision, looked: walk.looked, octets: None }
     }
 
     /// The ways out of a walk as a verdict. Pure but for the interned list.
@@ -570,7 +568,7 @@ impl Resolver {
         // What would make a connection chooses anew.
         let commits = walk.effects.iter().any(|effect| matches!(effect, Effect::Commit(_)));
         let transient = walk.transient || commits || !matches!(next, Next::Deliver | Next::Drop(_));
-        let again = self.judgement(walk, next, None);
+        let again = self.judgement(&mut walk, next, None);
         self.release(again.verdict);
         // A change in between explains any difference, and a transient verdict is nobody's to compare.
         if transient || turn.live.cells.now() != turn.moment {

@@ -7,6 +7,8 @@
 //! that one was full; a bucket counts the entries that had to go on, so that a search ends where nobody went on. What is not
 //! there is thus mostly told by one line, which can be asked for beforehand ([`Index::prefetch`]).
 
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -152,12 +154,15 @@ impl Shard {
         None
     }
 
-    fn insert(&mut self, at: At, slot: u32, direction: Direction) {
-        if self.entries >= FILL * self.buckets.len() {
+    /// Returns whether the buckets are others now.
+    fn insert(&mut self, at: At, slot: u32, direction: Direction) -> bool {
+        let doubles = self.entries >= FILL * self.buckets.len();
+        if doubles {
             self.double();
         }
         self.entries += 1;
         self.put(Entry::new(slot, direction, at));
+        doubles
     }
 
     /// There is a free place somewhere.
@@ -229,10 +234,16 @@ impl Both<'_> {
     }
 
     /// Both tuples are this record's.
-    pub(super) fn insert(&mut self, slot: u32) {
-        let (original, reply) = (self.original, self.reply);
-        self.shard_mut(original).insert(original, slot, Direction::Original);
-        self.shard_mut(reply).insert(reply, slot, Direction::Reply);
+    pub(super) fn insert(&mut self, slot: u32, index: &Index) {
+        for (at, direction) in [(self.original, Direction::Original), (self.reply, Direction::Reply)] {
+            let shard = self.shard_mut(at);
+            if shard.insert(at, slot, direction)
+                && let Some((buckets, number)) = index.hints.get(at.shard)
+            {
+                buckets.store(shard.buckets.as_mut_ptr(), Ordering::Relaxed);
+                number.store(shard.buckets.len() as u32, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Neither tuple is this record's any more.
@@ -247,6 +258,9 @@ impl Both<'_> {
 #[derive(Debug)]
 pub(super) struct Index {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
+    /// Where the buckets of each shard are, and how many, for those who only want them prefetched: no lock, and maybe out of
+    /// date.
+    hints: Box<[(AtomicPtr<Bucket>, AtomicU32)]>,
     /// What is locked for a tuple that has no shard: there is none such.
     spare: Mutex<Shard>,
 }
@@ -254,7 +268,8 @@ pub(super) struct Index {
 impl Default for Index {
     fn default() -> Self {
         let shards = std::iter::repeat_with(CachePadded::default).take(SHARDS).collect();
-        Self { shards, spare: Mutex::default() }
+        let hints = std::iter::repeat_with(Default::default).take(SHARDS).collect();
+        Self { shards, hints, spare: Mutex::default() }
     }
 }
 
@@ -262,9 +277,9 @@ impl Index {
     /// A tuple that belongs here will be asked for soon.
     #[inline]
     pub(super) fn prefetch(&self, at: At) {
-        let shard = self.lock(at);
-        if let Some(bucket) = shard.buckets.get(shard.home(at.tag)) {
-            prefetch(bucket);
+        if let Some((buckets, number)) = self.hints.get(at.shard) {
+            let home = at.tag & number.load(Ordering::Relaxed).wrapping_sub(1);
+            prefetch(buckets.load(Ordering::Relaxed).wrapping_add(home as usize));
         }
     }
 

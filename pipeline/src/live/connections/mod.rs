@@ -42,6 +42,7 @@ mod race;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use api::{BridgeId, PortId};
@@ -52,7 +53,7 @@ pub use table::Connections;
 pub use view::View;
 
 /// What packets of one direction of a connection carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     /// The bridge whose router tracks it: the zone.
     pub zone: BridgeId,
@@ -66,6 +67,12 @@ pub struct Tuple {
     pub sport: u16,
     /// Destination port; of ICMP echo the identifier; 0 of protocols without either.
     pub dport: u16,
+}
+
+impl Hash for Tuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        record::Packed::of(self).hash(state);
+    }
 }
 
 impl Tuple {

@@ -165,7 +165,7 @@ impl Connections {
         }
         let mut insert = || {
             self.records.publish(name, plan, &original.packed, &reply.packed, now.second());
-            shards.insert(name.slot);
+            shards.insert(name.slot, &self.index);
         };
         let awaited = [original, reply].map(|tuple| self.unmark(tuple.cell(cells)));
         if awaited == [false; 2] {
