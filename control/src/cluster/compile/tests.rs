@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use super::binding::{Attached, NodeContext};
 use super::{Compiler, everything};
 use crate::cluster::model::{
-    Changed, Cidrs, Family, Named, Node, Objects, Pod, Service, ServiceKind, ServicePort, Slice, SliceEndpoint,
-    SlicePort, TargetPort,
+    Changed, Cidrs, Distribution, External, Family, Hints, Named, Node, Objects, Pod, Policy, Service, ServiceKind,
+    ServicePort, Slice, SliceEndpoint, SlicePort, TargetPort,
 };
 use crate::fake::FakeSwitch;
 use crate::{NodeSettings, Switch};
@@ -34,6 +34,8 @@ pub(crate) fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
         labels: BTreeMap::new(),
         pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         addresses: addresses.iter().map(|address| ip(address)).collect(),
+        external: Vec::new(),
+        leaving: None,
     }
 }
 
@@ -70,14 +72,36 @@ pub(crate) fn service(name: &str, addresses: &[&str], ports: &[(&str, Proto, u16
         selector: BTreeMap::new(),
         publish_not_ready: false,
         ports: ports.iter().map(port).collect(),
+        created: None,
+        affinity: None,
+        internal_policy: Policy::Cluster,
+        distribution: Distribution::Even,
+        external: External::default(),
     }
 }
 
-/// An endpoint: its address, then `r`eady, `s`erving, `t`erminating.
+/// An endpoint: its address; then `r`eady, `s`erving, `t`erminating (else it is ready and serves); then, in any order,
+/// `@NODE`, and what it is hinted for: `zone=ZONE`, `node=NODE`.
 fn endpoint(text: &str) -> SliceEndpoint {
-    let (address, conditions) = text.split_once(' ').unwrap_or((text, "rs"));
+    let mut words = text.split(' ');
+    let address = ip(words.next().unwrap());
+    let words: Vec<_> = words.collect();
+    let is_detail = |word: &str| word.contains(['@', '=']);
+    let conditions = words.iter().copied().find(|word| !is_detail(word)).unwrap_or("rs");
     let (ready, serving) = (conditions.contains('r'), conditions.contains('s'));
-    SliceEndpoint { address: ip(address), ready, serving, terminating: conditions.contains('t'), node: None, pod: None }
+    let after =
+        |mark: &str| words.iter().filter_map(|word| word.strip_prefix(mark)).map(Into::into).collect::<Vec<_>>();
+    let hints = Hints { zones: after("zone="), nodes: after("node=") };
+    SliceEndpoint {
+        address,
+        ready,
+        serving,
+        terminating: conditions.contains('t'),
+        node: after("@").pop(),
+        zone: None,
+        hints: (hints.zones.len() + hints.nodes.len() > 0).then(|| Box::new(hints)),
+        pod: None,
+    }
 }
 
 pub(crate) fn slice(name: &str, of: &str, ports: &[(&str, Proto, u16)], endpoints: &[&str]) -> Slice {
