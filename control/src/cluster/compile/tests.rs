@@ -18,6 +18,9 @@ use crate::cluster::model::{
 use crate::fake::FakeSwitch;
 use crate::{NodeSettings, Switch};
 
+mod places;
+mod sets;
+
 const BRIDGE: BridgeId = BridgeId(1);
 
 pub(crate) fn named(name: &str) -> Named {
@@ -166,6 +169,10 @@ impl World {
     }
 
     fn without_bridge() -> Self {
+        Self::of(&settings())
+    }
+
+    fn of(settings: &NodeSettings) -> Self {
         let mut switch = FakeSwitch::default();
         let bridge = Bridge {
             id: BRIDGE,
@@ -177,7 +184,7 @@ impl World {
         };
         switch.bridges.insert(BRIDGE, bridge);
         switch.ports.extend((1..8).map(|number| (PortId(number), port(number))));
-        Self { objects: Objects::default(), compiler: Compiler::new(&settings()), switch }
+        Self { objects: Objects::default(), compiler: Compiler::new(settings), switch }
     }
 
     fn rebind(&mut self, context: Option<NodeContext>) {
@@ -238,12 +245,21 @@ impl World {
         self.update(Changed::Slice(named(name)));
     }
 
-    /// Backends and draining ones behind `ADDRESS PROTO PORT`; `None` when it is not programmed.
-    fn behind(&self, text: &str) -> Option<(Vec<String>, Vec<String>)> {
-        let service = self.switch.services.values().find(|service| {
+    /// The service at `ADDRESS PROTO PORT`.
+    fn at(&self, text: &str) -> &api::Service {
+        self.find(text).unwrap_or_else(|| panic!("{text}: not programmed"))
+    }
+
+    fn find(&self, text: &str) -> Option<&api::Service> {
+        self.switch.services.values().find(|service| {
             let api::ServiceKey { address, proto, port } = service.key;
             format!("{address} {proto} {port}") == text
-        })?;
+        })
+    }
+
+    /// Backends and draining ones behind `ADDRESS PROTO PORT`; `None` when it is not programmed.
+    fn behind(&self, text: &str) -> Option<(Vec<String>, Vec<String>)> {
+        let service = self.find(text)?;
         let list = |addresses: &[std::net::SocketAddr]| addresses.iter().map(ToString::to_string).collect();
         Some((list(&service.backends), list(&service.draining)))
     }
