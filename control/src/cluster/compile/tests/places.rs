@@ -1,8 +1,6 @@
 //! Where a service is reached, who may come there, and who has what several want.
 
 use super::*;
-use crate::NodePortAddresses;
-use crate::cluster::model::Ingress;
 
 /// A service of type LoadBalancer at 10.96.0.10 and fd00:96::10, port 80, node port 30080.
 fn balanced() -> Service {
