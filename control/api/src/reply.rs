@@ -14,7 +14,8 @@ use crate::{MacAddr, Port, Request, Vlan};
 mod network;
 
 pub use network::{
-    ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services, Trace,
+    AddressKind, ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services,
+    Trace, TrafficPolicy,
 };
 
 /// What a plain sentence is answered with; nothing when there is nothing to say.

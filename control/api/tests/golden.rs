@@ -9,9 +9,10 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, Commands, ConnectionRow, Connections, Conntrack, CoverageTable, DropRow, Drops, Fdb, FdbRow, Got,
-    NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs, PortCounters, PortCountersRow,
-    PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, Workers,
+    self, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CoverageTable, DropRow, Drops, Fdb, FdbRow,
+    Got, NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs, PortCounters,
+    PortCountersRow, PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace,
+    TrafficPolicy, Workers,
 };
 use api::request::Manifest;
 use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};
@@ -197,8 +198,13 @@ fn services() -> Services {
         address: Some("10.96.0.10".parse().unwrap()),
         proto: Some(Proto::Tcp),
         port: Some(80),
+        kind: AddressKind::LoadBalancer,
+        policy: TrafficPolicy::Local,
         choice: Choice::Maglev,
+        affinity: Some(10_800),
         backends: vec![address("10.244.1.2:8080"), address("10.244.2.2:8080")],
+        local: Some(vec![address("10.244.1.2:8080")]),
+        sources: Some(vec!["192.0.2.0/24".parse().unwrap()]),
         draining: vec![address("10.244.1.3:8080")],
         not_programmed: None,
     };
@@ -207,8 +213,13 @@ fn services() -> Services {
         address: None,
         proto: None,
         port: None,
+        kind: AddressKind::Cluster,
+        policy: TrafficPolicy::Cluster,
         choice: Choice::Random,
+        affinity: None,
         backends: Vec::new(),
+        local: None,
+        sources: None,
         draining: Vec::new(),
         not_programmed: Some("headless".into()),
     };

@@ -1,8 +1,9 @@
 //! The EndpointSlice controller, for clusters that are described by manifests: a Service with a selector and no
 //! EndpointSlice gets its slices from the pods that it selects. As soon as anybody else describes one, ours are gone.
 //!
-//! What goes into a slice is what the controller of Kubernetes puts there (`pkg/controller/endpointslice`), with one
-//! difference: a pod counts even if there is no Node object of its node.
+//! What goes into a slice is what the controller of Kubernetes puts there (`pkg/controller/endpointslice`), with two
+//! differences. A pod counts even if there is no Node object of its node. And `topology-mode: Auto` makes no hints: they
+//! would follow from the CPUs of all nodes of a zone, which nobody states here; those of somebody else's slices count.
 //!
 //! A change costs what it touches: services are found by one label of their selector, and each knows its pods.
 
@@ -10,13 +11,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::model::{
-    Changed, Family, Labels, Named, Objects, Pod, Service, ServiceKind, ServicePort, Slice, SliceEndpoint, SlicePort,
-    TargetPort, Text,
+    Changed, Distribution, Family, Hints, Labels, Named, Objects, Pod, Service, ServiceKind, ServicePort, Slice,
+    SliceEndpoint, SlicePort, TargetPort, Text,
 };
 use super::objects::Texts;
 
 /// Endpoints of a slice at most (`--max-endpoints-per-slice` of kube-controller-manager).
 const SLICE_LIMIT: usize = 100;
+
+/// Annotations by which a service asks for hints by the sizes of zones (the second is the older). They count more than
+/// `trafficDistribution`.
+const TOPOLOGY: [&str; 2] = ["service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"];
 
 /// Which pods are whose.
 #[derive(Debug, Default)]
@@ -34,6 +39,8 @@ pub(crate) struct Controller {
     /// Our slices of each service, and the service of each of our slices.
     made: BTreeMap<Named, BTreeSet<Named>>,
     made_for: BTreeMap<Named, Named>,
+    /// The zone of each node that is in one.
+    zones: BTreeMap<Text, Text>,
 }
 
 /// Put a slice among the objects, or take it away.
@@ -69,6 +76,7 @@ impl Controller {
                 Changed::Node(_) | Changed::Namespace(_) | Changed::ServiceCidr(_) => {}
             }
         }
+        self.nodes_changed(objects, changed, &mut services);
         for service in services {
             self.make(objects, &service, changed, texts);
         }
@@ -156,6 +164,30 @@ impl Controller {
         }
     }
 
+    /// Nodes that are in another zone now take their pods with them, in one pass over all pods.
+    fn nodes_changed(&mut self, objects: &Objects, changed: &BTreeSet<Changed>, services: &mut BTreeSet<Named>) {
+        let mut moved = BTreeSet::new();
+        for change in changed {
+            let Changed::Node(name) = change else { continue };
+            let zone = objects.nodes.get(name).and_then(|node| node.zone());
+            if self.zones.get(name) == zone {
+                continue;
+            }
+            match zone {
+                Some(zone) => self.zones.insert(name.clone(), zone.clone()),
+                None => self.zones.remove(name),
+            };
+            moved.insert(name);
+        }
+        if moved.is_empty() {
+            return;
+        }
+        let on_moved = |pod: &Pod| pod.node.as_ref().is_some_and(|node| moved.contains(node));
+        for (id, _) in objects.pods.iter().filter(|(_, pod)| on_moved(pod)) {
+            services.extend(self.services_of.get(id).into_iter().flatten().cloned());
+        }
+    }
+
     fn slice_changed(&mut self, objects: &Objects, id: &Named, services: &mut BTreeSet<Named>) {
         services.extend(self.theirs.remove(id));
         // Somebody's slice has the name that ours had.
@@ -204,7 +236,8 @@ impl Controller {
             // Pods for which a named port means different numbers are told in different slices.
             let mut groups: BTreeMap<Vec<SlicePort>, Vec<SliceEndpoint>> = BTreeMap::new();
             for pod in &pods {
-                if let Some(endpoint) = endpoint(service, pod, family) {
+                let zone = pod.node.as_ref().and_then(|node| self.zones.get(node));
+                if let Some(endpoint) = endpoint(service, pod, family, zone) {
                     groups.entry(ports(service, pod)).or_default().push(endpoint);
                 }
             }
@@ -283,16 +316,34 @@ fn from(namespace: &Text) -> Named {
 }
 
 /// Conditions as the controller sets them: rule E6 is here and nowhere else.
-fn endpoint(service: &Service, pod: &Pod, family: Family) -> Option<SliceEndpoint> {
+fn endpoint(service: &Service, pod: &Pod, family: Family, zone: Option<&Text>) -> Option<SliceEndpoint> {
     let address = *pod.addresses.iter().find(|address| Family::of(address) == family)?;
+    let ready = service.publish_not_ready || pod.ready && !pod.terminating;
     Some(SliceEndpoint {
         address,
-        ready: service.publish_not_ready || pod.ready && !pod.terminating,
+        ready,
         serving: pod.ready,
         terminating: pod.terminating,
         node: pod.node.clone(),
+        zone: zone.cloned(),
+        hints: if ready { hints(service, pod.node.as_ref(), zone) } else { None },
         pod: Some(pod.id.name.clone()),
     })
+}
+
+/// What `trafficDistribution` makes of where a ready pod is (`staging/src/k8s.io/endpointslice/trafficdist` of Kubernetes).
+fn hints(service: &Service, node: Option<&Text>, zone: Option<&Text>) -> Option<Box<Hints>> {
+    let wish = TOPOLOGY.into_iter().find_map(|annotation| service.annotations.get(annotation));
+    if wish.is_some_and(|wish| matches!(&**wish, "Auto" | "auto")) {
+        return None;
+    }
+    let node = match service.distribution {
+        Distribution::Even => return None,
+        Distribution::SameZone => None,
+        Distribution::SameNode => node,
+    };
+    let hints = Hints { zones: zone.cloned().into_iter().collect(), nodes: node.cloned().into_iter().collect() };
+    (zone.is_some() || node.is_some()).then(|| Box::new(hints))
 }
 
 /// The service's ports as numbers of this pod. A name that the pod does not have is left out.

@@ -22,13 +22,36 @@ pub(crate) struct Named {
     pub(crate) name: Text,
 }
 
-/// A Node: `metadata`, `spec.podCIDRs`, `status.addresses` of type InternalIP.
+/// A Node: `metadata`, `spec.podCIDRs`, `status.addresses`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) name: Text,
     pub(crate) labels: Labels,
     pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Addresses of type InternalIP.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Those of type ExternalIP that are not InternalIP too.
+    pub(crate) external: Vec<IpAddr>,
+    /// What keeps load balancers from it, if something does: to be read after its name.
+    pub(crate) leaving: Option<&'static str>,
+}
+
+impl Node {
+    /// Label `topology.kubernetes.io/zone`.
+    pub(crate) fn zone(&self) -> Option<&Text> {
+        self.labels.get("topology.kubernetes.io/zone").filter(|zone| !zone.is_empty())
+    }
+
+    /// Its addresses, those by which the cluster knows it first.
+    pub(crate) fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().chain(&self.external).copied()
+    }
+
+    /// Its first address of each family, IPv4 first.
+    pub(crate) fn primary(&self) -> impl Iterator<Item = IpAddr> {
+        let first = |v4: bool| self.all_addresses().find(|address| address.is_ipv4() == v4);
+        [true, false].into_iter().filter_map(first)
+    }
 }
 
 /// A Pod.
@@ -75,6 +98,58 @@ pub(crate) struct Service {
     pub(crate) selector: Labels,
     pub(crate) publish_not_ready: bool,
     pub(crate) ports: Vec<ServicePort>,
+    /// `metadata.creationTimestamp`, in seconds since the Unix epoch.
+    pub(crate) created: Option<i64>,
+    /// `sessionAffinity: ClientIP`: for how many seconds.
+    pub(crate) affinity: Option<u32>,
+    /// `internalTrafficPolicy`: which endpoints its cluster addresses lead to.
+    pub(crate) internal_policy: Policy,
+    /// `trafficDistribution`, for whoever makes its slices.
+    pub(crate) distribution: Distribution,
+    pub(crate) external: External,
+}
+
+/// How a service is reached from beyond the cluster, beside its node ports. Nothing of it for types that are not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct External {
+    /// `externalTrafficPolicy`: which endpoints external addresses and node ports lead to.
+    pub(crate) policy: Policy,
+    /// `spec.externalIPs`, each once.
+    pub(crate) ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress`, each address once.
+    pub(crate) ingress: Vec<Ingress>,
+    /// `loadBalancerSourceRanges`, of both families.
+    pub(crate) sources: Vec<IpNet>,
+    /// `healthCheckNodePort`, where the policy is Local.
+    pub(crate) health_port: Option<u16>,
+}
+
+/// An address of a load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ingress {
+    pub(crate) address: IpAddr,
+    /// `ipMode: Proxy`: connections must go by way of the load balancer, which ends them.
+    pub(crate) proxied: bool,
+}
+
+/// A traffic policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Policy {
+    #[default]
+    Cluster,
+    /// Only endpoints of this node.
+    Local,
+}
+
+/// `trafficDistribution`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Distribution {
+    /// Nobody asked for any.
+    #[default]
+    Even,
+    /// PreferSameZone, and PreferClose, its older name.
+    SameZone,
+    SameNode,
 }
 
 /// `spec.type`, and headless, which is a kind of its own to us.
@@ -161,8 +236,18 @@ pub(crate) struct SliceEndpoint {
     pub(crate) serving: bool,
     pub(crate) terminating: bool,
     pub(crate) node: Option<Text>,
+    pub(crate) zone: Option<Text>,
+    /// Most have none, and a cluster has many endpoints.
+    pub(crate) hints: Option<Box<Hints>>,
     /// The Pod of `targetRef`, by name in the slice's namespace.
     pub(crate) pod: Option<Text>,
+}
+
+/// `hints` of an endpoint: from where it is best used. Each list may be empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hints {
+    pub(crate) zones: Vec<Text>,
+    pub(crate) nodes: Vec<Text>,
 }
 
 /// A ServiceCIDR.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::*;
 
+mod beyond;
 mod directory;
 mod load;
 mod refused;
@@ -94,6 +95,20 @@ fn service(name: &str, address: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
          spec: {{clusterIP: \"{address}\", ports: [{{port: 80}}]}}\n"
+    )
+}
+
+/// A service with everything that is for clients from beyond the cluster.
+fn balanced(name: &str, address: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\n\
+         metadata: {{name: {name}, creationTimestamp: \"2026-01-01T00:00:00Z\"}}\n\
+         spec: {{type: LoadBalancer, clusterIP: \"{address}\", ports: [{{port: 80, nodePort: 30080}}],\n\
+         \x20 externalTrafficPolicy: Local, internalTrafficPolicy: Local, healthCheckNodePort: 32000,\n\
+         \x20 externalIPs: [\"198.051.100.1\", \"198.51.100.1\", \"fd00:5::1\"],\n\
+         \x20 loadBalancerSourceRanges: [\" 192.0.2.0/24\\t\", \"010.0.0.1/8\", \"::/0\"],\n\
+         \x20 sessionAffinity: ClientIP, trafficDistribution: PreferClose, allocateLoadBalancerNodePorts: false}}\n\
+         status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.5}}, {{ip: 203.0.113.6, ipMode: Proxy}}, {{hostname: a.b}}]}}}}\n"
     )
 }
 

@@ -1,14 +1,16 @@
 //! What a node's network looks like: services, routes, neighbours, connections.
 
 use api::filter::Filter;
-use api::reply::{ConnectionRow, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services};
+use api::reply::{
+    AddressKind, ConnectionRow, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services, TrafficPolicy,
+};
 use api::state::ConnectionState;
 use api::{AddressKey, Choice, Hop, Proto, Route, ServiceKey};
 
 use crate::Switch;
 use crate::cluster::compile::Compiler;
-use crate::cluster::compile::services::{choice, name, not_programmed};
-use crate::cluster::model::Service;
+use crate::cluster::compile::services::{Place, choice, name, not_programmed, places};
+use crate::cluster::model::{Policy, Service};
 use crate::store::Store;
 
 /// Why what was stated of a bridge does nothing there.
@@ -27,30 +29,61 @@ fn service_rows(service: &Service, cluster: &Compiler) -> Vec<ServiceRow> {
         address: None,
         proto: None,
         port: None,
+        kind: AddressKind::Cluster,
+        policy: policy(service.internal_policy),
         choice: choice(service).0,
+        affinity: service.affinity,
         backends: Vec::new(),
+        local: None,
+        sources: None,
         draining: Vec::new(),
         not_programmed: not_programmed(service).map(str::to_owned),
     };
     if service.ports.is_empty() {
         return vec![empty];
     }
-    let addresses: Vec<_> = match &service.cluster_ips[..] {
-        [] => vec![None],
-        all => all.iter().copied().map(Some).collect(),
-    };
     let mut rows = Vec::new();
     for port in &service.ports {
-        for &address in &addresses {
-            let (proto, number) = (Some(port.proto), Some(port.port));
-            let mut row = ServiceRow { service: name(service, port), address, proto, port: number, ..empty.clone() };
-            if let (None, Some(address)) = (&row.not_programmed, address) {
-                in_force(&mut row, service, &ServiceKey { address, proto: port.proto, port: port.port }, cluster);
-            }
-            rows.push(row);
+        let places = places(service, port, cluster.here());
+        let of_port = ServiceRow {
+            service: name(service, port),
+            proto: Some(port.proto),
+            port: Some(port.port),
+            ..empty.clone()
+        };
+        if service.cluster_ips.is_empty() {
+            rows.push(of_port.clone());
         }
+        if port.node_port.is_some() && !places.iter().any(|place| place.kind == AddressKind::NodePort) {
+            let why = empty.not_programmed.clone().unwrap_or_else(|| "no address of the node serves it".to_owned());
+            let (kind, policy) = (AddressKind::NodePort, policy(service.external.policy));
+            rows.push(ServiceRow { port: port.node_port, kind, policy, not_programmed: Some(why), ..of_port.clone() });
+        }
+        rows.extend(places.iter().map(|place| placed(of_port.clone(), service, place, cluster)));
     }
     rows
+}
+
+/// The row of a port at one of its places.
+fn placed(mut row: ServiceRow, service: &Service, place: &Place, cluster: &Compiler) -> ServiceRow {
+    row.address = Some(place.key.address);
+    row.port = Some(place.key.port);
+    row.kind = place.kind;
+    if place.kind != AddressKind::Cluster {
+        row.policy = policy(service.external.policy);
+    }
+    row.not_programmed = row.not_programmed.or_else(|| place.why_not.map(str::to_owned));
+    if row.not_programmed.is_none() {
+        in_force(&mut row, service, &place.key, cluster);
+    }
+    row
+}
+
+fn policy(policy: Policy) -> TrafficPolicy {
+    match policy {
+        Policy::Cluster => TrafficPolicy::Cluster,
+        Policy::Local => TrafficPolicy::Local,
+    }
 }
 
 /// Put into a row what the switch has of it, or why it has nothing.
@@ -58,8 +91,12 @@ fn in_force(row: &mut ServiceRow, service: &Service, key: &ServiceKey, cluster: 
     match cluster.service_at(key) {
         Some((owner, noun)) if *owner == service.id && *noun.name == *row.service => {
             row.choice = noun.choice;
+            row.affinity = noun.affinity;
             row.backends = noun.backends.to_vec();
             row.draining = noun.draining.to_vec();
+            let external = noun.external.as_deref();
+            row.local = external.and_then(|external| external.local.as_deref()).map(<[_]>::to_vec);
+            row.sources = external.and_then(|external| external.sources.as_deref()).map(<[_]>::to_vec);
         }
         Some((_, noun)) => row.not_programmed = Some(format!("service {} has this address and port", noun.name)),
         None => row.not_programmed = Some("the switch refused it".to_owned()),

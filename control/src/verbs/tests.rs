@@ -59,10 +59,10 @@ fn services_are_shown_with_their_backends_and_why_they_are_not_programmed() {
     let mut world = World::new(directory.path());
     assert_eq!(
         world.ask("services -o wide").unwrap(),
-        "SERVICE           ADDRESS     PROTO  PORT  CHOICE  BACKENDS  DRAINING  STATE       NEW                                OLD\n\
-         default/web:http  10.96.0.10  TCP      80  random         2         0  programmed  10.244.1.11:8080,10.244.1.12:8080  -\n"
+        "SERVICE           ADDRESS     PROTO  PORT  KIND     POLICY   CHOICE  AFFINITY  BACKENDS  LOCAL  DRAINING  STATE       NEW                                NEW LOCAL  OLD  SOURCES\n\
+         default/web:http  10.96.0.10  TCP      80  cluster  Cluster  random         -         2      -         0  programmed  10.244.1.11:8080,10.244.1.12:8080  -          -    -\n"
     );
-    let heading = "SERVICE  ADDRESS  PROTO  PORT  CHOICE  BACKENDS  DRAINING  STATE\n";
+    let heading = "SERVICE  ADDRESS  PROTO  PORT  KIND  POLICY  CHOICE  AFFINITY  BACKENDS  LOCAL  DRAINING  STATE\n";
     assert_eq!(world.ask("services -n other").unwrap(), heading);
 
     let mut objects = objects();

@@ -27,14 +27,76 @@ pub struct ServiceRow {
     pub proto: Option<Proto>,
     /// Its port.
     pub port: Option<u16>,
+    /// What kind of address it is.
+    #[serde(default)]
+    pub kind: AddressKind,
+    /// Which endpoints serve clients there: `internalTrafficPolicy` at cluster addresses, else `externalTrafficPolicy`.
+    #[serde(default)]
+    pub policy: TrafficPolicy,
     /// How a backend is chosen.
     pub choice: Choice,
+    /// Seconds that a client keeps its backend for (`sessionAffinity: ClientIP`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<u32>,
     /// New connections go to these.
     pub backends: Vec<SocketAddr>,
+    /// Policy Local at an address for clients from beyond the cluster: theirs go to these, of this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Vec<SocketAddr>>,
+    /// Only from there may clients come; everybody when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<IpNet>>,
     /// What is connected to these stays; they get nothing new.
     pub draining: Vec<SocketAddr>,
     /// Why it is not programmed; `None` when it is.
     pub not_programmed: Option<String>,
+}
+
+/// What kind of address a service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressKind {
+    /// Of `spec.clusterIPs`.
+    #[default]
+    Cluster,
+    /// Of `status.loadBalancer.ingress`.
+    LoadBalancer,
+    /// Of `spec.externalIPs`.
+    External,
+    /// Of the node, with a port of `spec.ports[].nodePort`.
+    NodePort,
+}
+
+impl AddressKind {
+    /// In a word: `cluster`, `load-balancer`, `external`, `node-port`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::LoadBalancer => "load-balancer",
+            Self::External => "external",
+            Self::NodePort => "node-port",
+        }
+    }
+}
+
+/// Which endpoints of a service serve its clients, as Kubernetes spells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    /// Those of the cluster.
+    #[default]
+    Cluster,
+    /// Those of this node.
+    Local,
+}
+
+impl TrafficPolicy {
+    /// As Kubernetes spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::Local => "Local",
+        }
+    }
 }
 
 /// Answer to `routes`, by bridge and prefix.
@@ -154,6 +216,13 @@ fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
+fn list<T: ToString>(all: &[T]) -> String {
+    match all {
+        [] => "-".to_owned(),
+        all => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    }
+}
+
 impl Services {
     /// As people read it. Wide: with every backend, not only how many there are.
     pub fn table(&self, wide: bool) -> String {
@@ -161,29 +230,43 @@ impl Services {
         impl fmt::Display for Table<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let Table(rows, wide) = self;
-                let list =
-                    |addresses: &[SocketAddr]| match &addresses.iter().map(ToString::to_string).collect::<Vec<_>>()[..]
-                    {
-                        [] => "-".to_owned(),
-                        all => all.join(","),
-                    };
                 let rows = rows.iter().map(|s| {
                     let choice = match s.choice {
                         Choice::Random => "random",
                         Choice::Maglev => "maglev",
                     };
+                    let affinity = or_dash(s.affinity.map(|seconds| format!("{seconds}s")));
                     let state = s.not_programmed.as_ref().map(|why| format!("not programmed: {why}"));
                     let mut row = vec![s.service.clone(), or_dash(s.address), or_dash(s.proto), or_dash(s.port)];
-                    row.extend([choice.to_owned(), s.backends.len().to_string(), s.draining.len().to_string()]);
-                    row.push(state.unwrap_or_else(|| "programmed".to_owned()));
+                    row.extend([s.kind.name(), s.policy.name(), choice].map(str::to_owned));
+                    row.extend([affinity, s.backends.len().to_string(), or_dash(s.local.as_ref().map(Vec::len))]);
+                    row.extend([s.draining.len().to_string(), state.unwrap_or_else(|| "programmed".to_owned())]);
                     if *wide {
-                        row.extend([list(&s.backends), list(&s.draining)]);
+                        let local = s.local.as_deref().unwrap_or_default();
+                        row.extend([list(&s.backends), list(local), list(&s.draining)]);
+                        row.push(s.sources.as_deref().map_or_else(|| "-".to_owned(), list));
                     }
                     row
                 });
-                let headings =
-                    ["SERVICE", "ADDRESS", "PROTO", ">PORT", "CHOICE", ">BACKENDS", ">DRAINING", "STATE", "NEW", "OLD"];
-                table(f, headings.get(..if *wide { 10 } else { 8 }).unwrap_or_default(), rows)
+                let headings = [
+                    "SERVICE",
+                    "ADDRESS",
+                    "PROTO",
+                    ">PORT",
+                    "KIND",
+                    "POLICY",
+                    "CHOICE",
+                    ">AFFINITY",
+                    ">BACKENDS",
+                    ">LOCAL",
+                    ">DRAINING",
+                    "STATE",
+                    "NEW",
+                    "NEW LOCAL",
+                    "OLD",
+                    "SOURCES",
+                ];
+                table(f, headings.get(..if *wide { 16 } else { 12 }).unwrap_or_default(), rows)
             }
         }
         Table(&self.0, wide).to_string()

@@ -1,10 +1,11 @@
 //! From cluster objects to the nouns of the switch, and from changes of objects to changes of nouns.
 //!
 //! ```text
-//!   Node (ours)   → the router, its gateways, the node's own addresses, routes to its podCIDRs
+//!   Node (ours)   → the router, its gateways, the node's own addresses, routes to its podCIDRs, eligibility;
+//!                   node ports, and what hints mean here
 //!   Node (others) → routes to their podCIDRs
 //!   Pod           → endpoints, where a port of the cluster bridge is bound to it
-//!   Service, EndpointSlice → services
+//!   Service, EndpointSlice → services, health checks
 //!   ServiceCIDR   → ranges of service addresses
 //! ```
 //!
@@ -30,6 +31,9 @@ use crate::store::config::port_of;
 
 pub(crate) mod binding;
 mod claims;
+mod contests;
+mod endpoints;
+pub(crate) mod here;
 pub(crate) mod node;
 mod pods;
 pub(crate) mod services;
@@ -39,6 +43,8 @@ pub(crate) mod tests;
 
 use binding::NodeContext;
 use claims::Claims;
+use contests::{Claimant, Contests};
+use here::Here;
 
 /// The nouns that follow from the cluster's objects on this node, and what the switch was told of them.
 #[derive(Debug)]
@@ -48,6 +54,8 @@ pub(crate) struct Compiler {
     mac: MacAddr,
     /// There is an object: the cluster is here.
     any: bool,
+    /// This node, as services see it.
+    here: Here,
     context: Option<NodeContext>,
     // What of the objects is looked at again when ports change.
     nodes: BTreeMap<Text, Arc<Node>>,
@@ -55,8 +63,8 @@ pub(crate) struct Compiler {
     services: BTreeMap<Named, Arc<Service>>,
     /// The service of each slice, as it was when the slice last changed.
     service_of: BTreeMap<Named, Named>,
-    /// Services that want what another has, so that each is said once.
-    contested: BTreeSet<(ServiceKey, Named)>,
+    contested: Contests<ServiceKey>,
+    contested_checks: Contests<u16>,
     told: Told,
 }
 
@@ -68,9 +76,9 @@ struct Told {
     endpoints: Claims<AddressKey, Owner, Endpoint>,
     neighbors: Claims<AddressKey, (), Neighbor>,
     routes: Claims<RouteKey, Origin, Route>,
-    services: Claims<ServiceKey, Named, api::Service>,
+    services: Claims<ServiceKey, Claimant, api::Service>,
     ranges: Claims<IpNet, RangeOrigin, ServiceRange>,
-    checks: Claims<u16, Named, HealthCheck>,
+    checks: Claims<u16, Claimant, HealthCheck>,
     eligibility: Claims<(), (), Eligibility>,
 }
 
@@ -105,12 +113,14 @@ impl Compiler {
             settings: settings.clone(),
             mac: stable::router_mac(&settings.name),
             any: false,
+            here: Here::of(settings, None),
             context: None,
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
             services: BTreeMap::new(),
             service_of: BTreeMap::new(),
-            contested: BTreeSet::new(),
+            contested: Contests::default(),
+            contested_checks: Contests::default(),
             told: Told::default(),
         }
     }
@@ -136,6 +146,7 @@ impl Compiler {
                     self.claim_pod(id);
                 }
                 Changed::Service(id) => {
+                    self.release_service(id, objects.services.get(id).map(|service| &**service));
                     copy(&mut self.services, &objects.services, id);
                     let complaint = self.services.get(id).and_then(|service| services::choice(service).1);
                     complaint.inspect(|why| tracing::warn!("{why}"));
@@ -158,6 +169,9 @@ impl Compiler {
                 }
             }
         }
+        if router && self.look_here() {
+            services.extend(self.services.keys().cloned());
+        }
         for id in services {
             self.claim_service(objects, &id);
         }
@@ -165,6 +179,7 @@ impl Compiler {
             self.claim_all();
         } else if router {
             self.claim_router();
+            self.claim_eligibility();
         }
         self.settle()
     }
@@ -268,6 +283,7 @@ impl Compiler {
         let range = |prefix: &IpNet| ServiceRange { prefix: prefix.trunc(), origin: "--service-cidr".to_owned() };
         let ranges: Vec<_> = cidrs.iter().map(range).map(|range| (range.prefix, range)).collect();
         self.told.ranges.set(&RangeOrigin::Settings, ranges);
+        self.claim_eligibility();
         self.claim_bound(BTreeSet::new(), true);
     }
 
@@ -290,43 +306,39 @@ impl Compiler {
     }
 
     fn claim_service(&mut self, objects: &Objects, id: &Named) {
-        let nouns = self.services.get(id).map(|service| {
-            let names = objects.slices_of.get(id).into_iter().flatten();
-            let slices: Vec<_> = names.filter_map(|name| objects.slices.get(name)).map(AsRef::as_ref).collect();
-            services::nouns(service, &slices)
-        });
-        self.told.services.set(id, nouns.unwrap_or_default());
+        let Some(service) = self.services.get(id) else { return };
+        let names = objects.slices_of.get(id).into_iter().flatten();
+        let slices: Vec<_> = names.filter_map(|name| objects.slices.get(name)).map(AsRef::as_ref).collect();
+        let services::Nouns { cluster, beyond, check } = services::nouns(service, &slices, &self.here);
+        let [inside, outside] = Claimant::both(service);
+        self.told.services.set(&inside, cluster);
+        self.told.services.set(&outside, beyond);
+        self.told.checks.set(&outside, check);
     }
 
-    /// Log services that want an address and port that another has, once each.
-    fn tell_of_contests(&mut self) {
-        for key in self.told.services.touched() {
-            let claimants: Vec<_> = self.told.services.claimants(key).collect();
-            let losers = claimants.get(1..).unwrap_or_default();
-            // Most keys have one claimant, and nobody waits for them.
-            if losers.is_empty() && self.contested.is_empty() {
-                continue;
-            }
-            let first = (*key, Named { namespace: "".into(), name: "".into() });
-            let before: Vec<_> = self.contested.range(first..).take_while(|(k, _)| k == key).cloned().collect();
-            for contest in before.into_iter().filter(|(_, id)| !losers.contains(&id)) {
-                self.contested.remove(&contest);
-            }
-            for &loser in losers {
-                if let Some(&winner) = claimants.first()
-                    && self.contested.insert((*key, loser.clone()))
-                {
-                    let api::ServiceKey { address, proto, port } = key;
-                    tracing::warn!(
-                        "service {}/{}: {address} {proto} {port}: service {}/{} has it: not programmed",
-                        loser.namespace,
-                        loser.name,
-                        winner.namespace,
-                        winner.name
-                    );
-                }
-            }
+    /// A service goes, or is another of the same name: what it claimed is free.
+    fn release_service(&mut self, id: &Named, new: Option<&Service>) {
+        let Some(old) = self.services.get(id) else { return };
+        if new.is_some_and(|new| new.created == old.created) {
+            return;
         }
+        for claimant in Claimant::both(old) {
+            self.told.services.set(&claimant, []);
+            self.told.checks.set(&claimant, []);
+        }
+    }
+
+    /// Look at this node again as services see it. Returns whether it is another.
+    fn look_here(&mut self) -> bool {
+        let now = Here::of(&self.settings, self.nodes.get(&*self.settings.name).map(AsRef::as_ref));
+        std::mem::replace(&mut self.here, now) != self.here
+    }
+
+    /// Log what services want that another has, once each.
+    fn tell_of_contests(&mut self) {
+        let Told { services, checks, .. } = &self.told;
+        self.contested.tell(services, |ServiceKey { address, proto, port }| format!("{address} {proto} {port}"));
+        self.contested_checks.tell(checks, |port| format!("health-check port {port}"));
     }
 
     /// The bridge, when there are objects and it is in force.
@@ -367,6 +379,11 @@ impl Compiler {
         &self.pods
     }
 
+    /// This node, as services see it.
+    pub(crate) fn here(&self) -> &Here {
+        &self.here
+    }
+
     /// Services, by namespace and name, programmed or not.
     pub(crate) fn services(&self) -> &BTreeMap<Named, Arc<Service>> {
         &self.services
@@ -374,7 +391,7 @@ impl Compiler {
 
     /// The service that has a key, if one does.
     pub(crate) fn service_at(&self, key: &ServiceKey) -> Option<(&Named, &api::Service)> {
-        Some((self.told.services.claimants(key).next()?, self.told.services.told().get(key)?))
+        Some((&self.told.services.claimants(key).next()?.id, self.told.services.told().get(key)?))
     }
 
     /// Endpoints that the switch has.

@@ -1,8 +1,8 @@
-//! Nodes: the router of ours, and where the podCIDRs of all lead.
+//! Nodes: the router of ours, whether it may get traffic, and where the podCIDRs of all lead.
 
 use std::net::IpAddr;
 
-use api::{AddressKey, Endpoint, EndpointKind, Hop, Port, PortId, Route, RouteKey, Router, Vlan};
+use api::{AddressKey, Eligibility, Endpoint, EndpointKind, Hop, Port, PortId, Route, RouteKey, Router, Vlan};
 use ipnet::IpNet;
 
 use super::binding::NodeContext;
@@ -27,7 +27,9 @@ impl Compiler {
                 endpoint(gateway.addr(), EndpointKind::Gateway, PortId::STACK, self.mac, "gateway".to_owned())
             }));
             if let (Some(local), Some(node)) = (context.local, node) {
-                own.extend(node.addresses.iter().map(|&address| {
+                // An external address at which node ports are served is the node's; any other may be a gateway's, far off.
+                let served = node.external.iter().filter(|address| self.here.node_ports.contains(address));
+                own.extend(node.addresses.iter().chain(served).map(|&address| {
                     endpoint(address, EndpointKind::Node, local.port, local.mac, format!("node/{}", node.name))
                 }));
             }
@@ -38,6 +40,16 @@ impl Compiler {
         self.told.routers.set(&(), router);
         self.told.endpoints.set(&Owner::Gateway, gateways);
         self.told.endpoints.set(&Owner::Node, own);
+    }
+
+    /// Whether load balancers may send traffic to this node.
+    pub(super) fn claim_eligibility(&mut self) {
+        let name = &self.settings.name;
+        let why_not = match self.nodes.get(&**name) {
+            None => Some(format!("node/{name}: there is no such object")),
+            Some(node) => node.leaving.map(|leaving| format!("node/{name} {leaving}")),
+        };
+        self.told.eligibility.set(&(), self.any.then_some(((), Eligibility { why_not })));
     }
 
     /// Where the podCIDRs of a node lead.
@@ -59,12 +71,11 @@ impl Compiler {
     }
 
     fn router(&self, context: &NodeContext, node: Option<&Node>) -> Router {
-        let of_family = |v4: bool| node.and_then(|n| n.addresses.iter().find(|address| address.is_ipv4() == v4));
         Router {
             bridge: context.bridge,
             mac: self.mac,
             gateways: node.iter().flat_map(|node| node.pod_cidrs.iter().filter_map(gateway)).collect(),
-            node: [true, false].into_iter().filter_map(of_family).copied().collect(),
+            node: node.into_iter().flat_map(Node::primary).collect(),
             uplink: context.uplink,
             snat_ports: self.settings.snat_ports,
         }

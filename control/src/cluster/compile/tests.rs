@@ -12,11 +12,14 @@ use proptest::prelude::*;
 use super::binding::{Attached, NodeContext};
 use super::{Compiler, everything};
 use crate::cluster::model::{
-    Changed, Cidrs, Family, Named, Node, Objects, Pod, Service, ServiceKind, ServicePort, Slice, SliceEndpoint,
-    SlicePort, TargetPort,
+    Changed, Cidrs, Distribution, External, Family, Hints, Ingress, Named, Node, Objects, Pod, Policy, Service,
+    ServiceKind, ServicePort, Slice, SliceEndpoint, SlicePort, TargetPort,
 };
 use crate::fake::FakeSwitch;
-use crate::{NodeSettings, Switch};
+use crate::{NodePortAddresses, NodeSettings, Switch};
+
+mod places;
+mod sets;
 
 const BRIDGE: BridgeId = BridgeId(1);
 
@@ -34,6 +37,8 @@ pub(crate) fn node(name: &str, cidrs: &[&str], addresses: &[&str]) -> Node {
         labels: BTreeMap::new(),
         pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         addresses: addresses.iter().map(|address| ip(address)).collect(),
+        external: Vec::new(),
+        leaving: None,
     }
 }
 
@@ -70,14 +75,36 @@ pub(crate) fn service(name: &str, addresses: &[&str], ports: &[(&str, Proto, u16
         selector: BTreeMap::new(),
         publish_not_ready: false,
         ports: ports.iter().map(port).collect(),
+        created: None,
+        affinity: None,
+        internal_policy: Policy::Cluster,
+        distribution: Distribution::Even,
+        external: External::default(),
     }
 }
 
-/// An endpoint: its address, then `r`eady, `s`erving, `t`erminating.
+/// An endpoint: its address; then `r`eady, `s`erving, `t`erminating (else it is ready and serves); then, in any order,
+/// `@NODE`, and what it is hinted for: `zone=ZONE`, `node=NODE`.
 fn endpoint(text: &str) -> SliceEndpoint {
-    let (address, conditions) = text.split_once(' ').unwrap_or((text, "rs"));
+    let mut words = text.split(' ');
+    let address = ip(words.next().unwrap());
+    let words: Vec<_> = words.collect();
+    let is_detail = |word: &str| word.contains(['@', '=']);
+    let conditions = words.iter().copied().find(|word| !is_detail(word)).unwrap_or("rs");
     let (ready, serving) = (conditions.contains('r'), conditions.contains('s'));
-    SliceEndpoint { address: ip(address), ready, serving, terminating: conditions.contains('t'), node: None, pod: None }
+    let after =
+        |mark: &str| words.iter().filter_map(|word| word.strip_prefix(mark)).map(Into::into).collect::<Vec<_>>();
+    let hints = Hints { zones: after("zone="), nodes: after("node=") };
+    SliceEndpoint {
+        address,
+        ready,
+        serving,
+        terminating: conditions.contains('t'),
+        node: after("@").pop(),
+        zone: None,
+        hints: (hints.zones.len() + hints.nodes.len() > 0).then(|| Box::new(hints)),
+        pod: None,
+    }
 }
 
 pub(crate) fn slice(name: &str, of: &str, ports: &[(&str, Proto, u16)], endpoints: &[&str]) -> Slice {
@@ -142,6 +169,10 @@ impl World {
     }
 
     fn without_bridge() -> Self {
+        Self::of(&settings())
+    }
+
+    fn of(settings: &NodeSettings) -> Self {
         let mut switch = FakeSwitch::default();
         let bridge = Bridge {
             id: BRIDGE,
@@ -153,7 +184,7 @@ impl World {
         };
         switch.bridges.insert(BRIDGE, bridge);
         switch.ports.extend((1..8).map(|number| (PortId(number), port(number))));
-        Self { objects: Objects::default(), compiler: Compiler::new(&settings()), switch }
+        Self { objects: Objects::default(), compiler: Compiler::new(settings), switch }
     }
 
     fn rebind(&mut self, context: Option<NodeContext>) {
@@ -214,12 +245,21 @@ impl World {
         self.update(Changed::Slice(named(name)));
     }
 
-    /// Backends and draining ones behind `ADDRESS PROTO PORT`; `None` when it is not programmed.
-    fn behind(&self, text: &str) -> Option<(Vec<String>, Vec<String>)> {
-        let service = self.switch.services.values().find(|service| {
+    /// The service at `ADDRESS PROTO PORT`.
+    fn at(&self, text: &str) -> &api::Service {
+        self.find(text).unwrap_or_else(|| panic!("{text}: not programmed"))
+    }
+
+    fn find(&self, text: &str) -> Option<&api::Service> {
+        self.switch.services.values().find(|service| {
             let api::ServiceKey { address, proto, port } = service.key;
             format!("{address} {proto} {port}") == text
-        })?;
+        })
+    }
+
+    /// Backends and draining ones behind `ADDRESS PROTO PORT`; `None` when it is not programmed.
+    fn behind(&self, text: &str) -> Option<(Vec<String>, Vec<String>)> {
+        let service = self.find(text)?;
         let list = |addresses: &[std::net::SocketAddr]| addresses.iter().map(ToString::to_string).collect();
         Some((list(&service.backends), list(&service.draining)))
     }
@@ -510,15 +550,73 @@ fn without_the_bridge_there_are_services_and_nothing_that_names_it() {
     assert_eq!((world.switch.routers.len(), world.switch.routes.len(), world.switch.endpoints.len()), (0, 0, 0));
 }
 
-type Endpoints = Vec<(u8, bool, bool)>;
+type Endpoints = Vec<(u8, bool, bool, Whereabouts)>;
+
+/// Of an endpoint: its node, the zone and the node that it is hinted for, as numbers.
+type Whereabouts = (u8, Option<u8>, Option<u8>);
+
+/// What of a service is for clients from beyond, and its policies.
+#[derive(Clone, Debug)]
+struct Reach {
+    balanced: bool,
+    node_port: Option<u8>,
+    /// One of few, so that they meet: those of nodes and cluster addresses among them.
+    ips: Vec<u8>,
+    ingress: Vec<(u8, bool)>,
+    sources: Vec<u8>,
+    local: (bool, bool),
+    check: Option<u8>,
+    affinity: Option<u32>,
+    created: Option<i64>,
+}
+
+fn reach() -> impl Strategy<Value = Reach> {
+    use proptest::{collection::vec, option::of};
+    let places = (of(0..2u8), vec(0..5u8, 0..3), vec((0..5u8, any::<bool>()), 0..2), vec(0..6u8, 0..3));
+    let rest = (any::<(bool, bool)>(), of(0..2u8), of(1..3u32), of(0..2i64));
+    (any::<bool>(), places, rest).prop_map(|(balanced, (node_port, ips, ingress, sources), rest)| {
+        let (local, check, affinity, created) = rest;
+        Reach { balanced, node_port, ips, ingress, sources, local, check, affinity, created }
+    })
+}
+
+impl Reach {
+    /// A service that is reached so.
+    fn give(&self, mut made: Service) -> Service {
+        let policy = |local| if local { Policy::Local } else { Policy::Cluster };
+        let address =
+            |n: &u8| ip(["192.168.0.1", "192.168.0.2", "10.96.0.1", "203.0.113.1", "2001:db8::1"][usize::from(*n)]);
+        let range = |n: &u8| {
+            let ranges = ["192.168.0.0/31", "192.168.0.2/32", "198.51.100.0/24", "0.0.0.0/0", "2001:db8::/32", "::/0"];
+            ranges[usize::from(*n)].parse().unwrap()
+        };
+        if made.kind == ServiceKind::ClusterIp && self.balanced {
+            made.kind = ServiceKind::LoadBalancer;
+            let number = |n: u8| 30000 + u16::from(n);
+            if let (Some(port), Some(n)) = (made.ports.first_mut(), self.node_port) {
+                port.node_port = Some(number(n));
+            }
+            let ingress = |(n, proxied): &(u8, bool)| Ingress { address: address(n), proxied: *proxied };
+            made.external.ingress = self.ingress.iter().map(ingress).collect();
+            made.external.sources = self.sources.iter().map(range).collect();
+            made.external.health_port = self.check.map(|n| 32000 + u16::from(n));
+        }
+        made.external.ips = self.ips.iter().map(address).collect();
+        made.external.policy = policy(self.local.0);
+        made.internal_policy = policy(self.local.1);
+        (made.affinity, made.created) = (self.affinity, self.created);
+        made
+    }
+}
 
 /// One thing that happens. Names and addresses are few, so that they meet.
 #[derive(Clone, Debug)]
 enum Step {
-    Node(u8, Option<u8>),
+    /// Its podCIDR; its address, zone and external address; whether it is being deleted.
+    Node(u8, Option<(u8, (u8, Option<u8>, Option<u8>), bool)>),
     Pod(u8, Option<(u8, bool)>),
-    Service(u8, Option<(u8, u8, bool)>),
-    /// Its service, and its endpoints: the last octet, ready, terminating.
+    Service(u8, Option<(u8, u8, bool, Reach)>),
+    /// Its service, and its endpoints: the last octet, ready, terminating, whereabouts.
     Slice(u8, Option<(u8, Endpoints)>),
     Cidr(Option<u8>),
     Context(Option<(Vec<u16>, Option<u16>)>),
@@ -528,10 +626,12 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     use proptest::{collection::vec, option::of};
     prop_oneof![
-        (0..3u8, of(0..3u8)).prop_map(|(name, cidr)| Step::Node(name, cidr)),
+        (0..3u8, of((0..3u8, (0..3u8, of(0..2u8), of(0..2u8)), any::<bool>())))
+            .prop_map(|(name, node)| Step::Node(name, node)),
         (2..5u8, of((1..5u8, any::<bool>()))).prop_map(|(name, pod)| Step::Pod(name, pod)),
-        (0..3u8, of((0..3u8, 0..4u8, any::<bool>()))).prop_map(|(name, service)| Step::Service(name, service)),
-        (0..4u8, of((0..3u8, vec((1..6u8, any::<bool>(), any::<bool>()), 0..5))))
+        (0..3u8, of((0..3u8, 0..4u8, prop::bool::weighted(0.2), reach())))
+            .prop_map(|(name, service)| Step::Service(name, service)),
+        (0..4u8, of((0..3u8, vec((1..6u8, any::<bool>(), any::<bool>(), (0..3u8, of(0..2u8), of(0..3u8))), 0..5))))
             .prop_map(|(name, slice)| Step::Slice(name, slice)),
         of(0..3u8).prop_map(Step::Cidr),
         of((vec(2..5u16, 0..3), of(5..7u16))).prop_map(Step::Context),
@@ -550,11 +650,23 @@ impl World {
         }
         let objects = &mut self.objects;
         Some(match step {
-            Step::Node(name, cidr) => {
+            Step::Node(name, made) => {
                 let name: Arc<str> = format!("n{name}").into();
-                let made =
-                    |cidr: &u8| node(&name, &[&format!("10.244.{cidr}.0/24")], &[&format!("192.168.0.{}", cidr + 1)]);
-                put(&mut objects.nodes, &name, cidr.as_ref().map(made));
+                let made = made.as_ref().map(|(cidr, (address, zone, external), leaving)| {
+                    let zone = zone.map(|zone| ("topology.kubernetes.io/zone".into(), format!("z{zone}").into()));
+                    let bare = node(
+                        &name,
+                        &[&format!("10.244.{cidr}.0/24")],
+                        &[&format!("192.168.0.{}", address + 1), "2001:db8::7"],
+                    );
+                    Node {
+                        labels: zone.into_iter().collect(),
+                        external: external.iter().map(|n| ip(&format!("203.0.113.{n}"))).collect(),
+                        leaving: leaving.then_some("is being deleted"),
+                        ..bare
+                    }
+                });
+                put(&mut objects.nodes, &name, made);
                 Changed::Node(name)
             }
             Step::Pod(name, made) => {
@@ -565,11 +677,12 @@ impl World {
             }
             Step::Service(name, made) => {
                 let name = format!("s{name}");
-                let made = made.map(|(last, ports, headless)| {
-                    let kind = if headless { ServiceKind::Headless } else { ServiceKind::ClusterIp };
+                let made = made.as_ref().map(|(last, ports, headless, reach)| {
+                    let kind = if *headless { ServiceKind::Headless } else { ServiceKind::ClusterIp };
                     let all = [("a", Proto::Tcp, 80), ("b", Proto::Tcp, 81), ("c", Proto::Udp, 80)];
-                    let ports = &all[..usize::from(ports)];
-                    Service { kind, ..service(&name, &[&format!("10.96.0.{last}"), "fd00:96::1"], ports) }
+                    let ports = &all[..usize::from(*ports)];
+                    let addresses = [&format!("10.96.0.{last}"), "fd00:96::1"];
+                    reach.give(Service { kind, ..service(&name, &addresses, ports) })
                 });
                 put(&mut objects.services, &named(&name), made);
                 Changed::Service(named(&name))
@@ -581,12 +694,12 @@ impl World {
                     let of = format!("s{of}");
                     let endpoints: Vec<_> = endpoints
                         .iter()
-                        .map(|(last, ready, terminating)| {
-                            format!(
-                                "10.244.1.{last} s{}{}",
-                                if *ready { "r" } else { "" },
-                                if *terminating { "t" } else { "" }
-                            )
+                        .map(|(last, ready, terminating, (node, zone, of_node))| {
+                            let letter = |flag: &bool, letter| if *flag { letter } else { "" };
+                            let conditions = format!("s{}{}", letter(ready, "r"), letter(terminating, "t"));
+                            let zone = zone.map(|zone| format!(" zone=z{zone}")).unwrap_or_default();
+                            let of_node = of_node.map(|node| format!(" node=n{node}")).unwrap_or_default();
+                            format!("10.244.1.{last} {conditions} @n{node}{zone}{of_node}")
                         })
                         .collect();
                     let endpoints: Vec<_> = endpoints.iter().map(String::as_str).collect();
@@ -610,13 +723,13 @@ impl World {
 
 /// Everything a switch has.
 fn sum(switch: &FakeSwitch) -> impl PartialEq + std::fmt::Debug + use<> {
-    let FakeSwitch { ports, routers, endpoints, neighbors, routes, services, ranges, .. } = switch;
+    let FakeSwitch { ports, routers, endpoints, neighbors, routes, services, ranges, checks, eligibility, .. } = switch;
     (
         ports.clone(),
         routers.clone(),
         endpoints.clone(),
         neighbors.clone(),
-        (routes.clone(), services.clone(), ranges.clone()),
+        (routes.clone(), services.clone(), ranges.clone(), checks.clone(), eligibility.clone()),
     )
 }
 
@@ -626,8 +739,15 @@ proptest! {
     #[test]
     fn what_the_switch_has_follows_from_the_objects_and_not_from_their_history(
         steps in proptest::collection::vec(step(), 1..40),
+        everywhere in any::<bool>(),
     ) {
-        let mut world = World::new();
+        let node_ports = match everywhere {
+            true => NodePortAddresses::Within(vec!["0.0.0.0/0".parse().unwrap()]),
+            false => NodePortAddresses::Primary,
+        };
+        let settings = NodeSettings { node_ports, ..settings() };
+        let mut world = World::of(&settings);
+        world.rebind(Some(context(&[2, 3], None)));
         let mut bound = Some(context(&[2, 3], None));
         for step in steps {
             world.switch.refuse = matches!(step, Step::Refuse);
@@ -649,7 +769,7 @@ proptest! {
             }
             world.rebind(bound.clone());
 
-            let mut fresh = World::without_bridge();
+            let mut fresh = World::of(&settings);
             let changes = fresh.compiler.update(&world.objects, &everything(&world.objects));
             fresh.tell(changes);
             fresh.rebind(bound.clone());

@@ -142,6 +142,12 @@ pub(crate) fn prefix(field: impl Display, value: &str) -> Checked<IpNet> {
     Ok(net)
 }
 
+/// A prefix from which somebody may come, as `loadBalancerSourceRanges` has them: with room around it, and all addresses.
+pub(crate) fn range(field: impl Display, value: &str) -> Checked<IpNet> {
+    let net = address::prefix(value.trim());
+    net.ok_or_else(|| fault(field, value, "must be a prefix such as 192.0.2.0/24 or ::/0"))
+}
+
 /// At most two, of different families.
 pub(crate) fn one_each(field: &str, values: &[impl Display], families: &[Family]) -> Checked<()> {
     for (i, (value, family)) in values.iter().zip(families).enumerate() {

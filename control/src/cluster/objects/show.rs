@@ -11,7 +11,7 @@ use super::check::shown;
 use super::kind::{KINDS, Kind, KindDef};
 use crate::Refusal;
 use crate::cluster::Wanted;
-use crate::cluster::model::{Changed, Named, Node, Pod, Service, ServiceKind, Slice};
+use crate::cluster::model::{Changed, Named, Node, Pod, Service, ServiceKind, Slice, Text};
 
 /// What is said where there is nothing; kubectl's word.
 const NONE: &str = "<none>";
@@ -114,6 +114,14 @@ fn manifest(slice: &Slice) -> Value {
         if let Some(node) = &endpoint.node {
             value["nodeName"] = json!(**node);
         }
+        if let Some(zone) = &endpoint.zone {
+            value["zone"] = json!(**zone);
+        }
+        if let Some(hints) = &endpoint.hints {
+            let names = |names: &[Text]| names.iter().map(|name| json!({"name": **name})).collect::<Vec<_>>();
+            let lists = [("forZones", names(&hints.zones)), ("forNodes", names(&hints.nodes))];
+            value["hints"] = lists.into_iter().filter(|(_, names)| !names.is_empty()).collect();
+        }
         if let Some(pod) = &endpoint.pod {
             value["targetRef"] = json!({"kind": "Pod", "name": **pod, "namespace": *slice.id.namespace});
         }
@@ -139,10 +147,10 @@ fn manifest(slice: &Slice) -> Value {
 
 fn table(store: &Store, def: &KindDef, keys: &[Changed], wide: bool, every_namespace: bool) -> ObjectTable {
     let (headings, more): (&[&str], &[&str]) = match def.kind {
-        Kind::Node => (&["NAME", "INTERNAL-IP", "POD-CIDRS"], &["LABELS"]),
+        Kind::Node => (&["NAME", "INTERNAL-IP", "POD-CIDRS"], &["LABELS", "EXTERNAL-IP"]),
         Kind::Namespace => (&["NAME"], &["LABELS"]),
         Kind::Pod => (&["NAME", "READY", "STATUS"], &["IP", "NODE"]),
-        Kind::Service => (&["NAME", "TYPE", "CLUSTER-IP", "PORT(S)"], &["SELECTOR"]),
+        Kind::Service => (&["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)"], &["SELECTOR"]),
         Kind::EndpointSlice => (&["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "MANAGED-BY"], &["SERVICE"]),
         Kind::ServiceCidr => (&["NAME", "CIDRS"], &[]),
     };
@@ -175,7 +183,7 @@ fn cells_of(store: &Store, key: &Changed, wide: bool) -> Vec<String> {
 }
 
 fn of_node(node: &Node) -> Vec<String> {
-    vec![list(&node.addresses), list(&node.pod_cidrs), pairs(&node.labels)]
+    vec![list(&node.addresses), list(&node.pod_cidrs), pairs(&node.labels), list(&node.external)]
 }
 
 fn of_pod(pod: &Pod) -> Vec<String> {
@@ -202,7 +210,13 @@ fn of_service(service: &Service) -> Vec<String> {
         None => format!("{}/{}", port.port, port.proto),
     };
     let ports: Vec<_> = service.ports.iter().map(port).collect();
-    vec![kind.to_owned(), addresses, list(&ports), pairs(&service.selector)]
+    let external = &service.external;
+    let beyond: Vec<_> = external.ingress.iter().map(|ingress| ingress.address).chain(external.ips.clone()).collect();
+    let beyond = match service.kind {
+        ServiceKind::LoadBalancer if beyond.is_empty() => "<pending>".to_owned(),
+        _ => list(&beyond),
+    };
+    vec![kind.to_owned(), addresses, beyond, list(&ports), pairs(&service.selector)]
 }
 
 fn of_slice(store: &Store, key: &Changed, slice: &Arc<Slice>, wide: bool) -> Vec<String> {

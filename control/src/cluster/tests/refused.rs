@@ -135,6 +135,105 @@ fn each_bad_field_is_named() {
 }
 
 #[test]
+fn each_bad_field_for_clients_from_beyond_is_named() {
+    let svc = |kind: &str, spec: &str| {
+        let head = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.1, type: ";
+        format!("{head}{kind}, ports: [{{port: 80, nodePort: 30080}}], {spec}}}\n")
+    };
+    let cluster = |spec: &str| svc("ClusterIP", spec).replace(", nodePort: 30080", "");
+    let balanced = |spec: &str| svc("LoadBalancer", spec);
+    let ingress = |ingress: &str| balanced("") + &format!("status: {{loadBalancer: {{ingress: [{ingress}]}}}}\n");
+    let hinted =
+        |hints: &str| format!("{SLICE}addressType: IPv4\nendpoints: [{{addresses: [10.1.0.7], hints: {{{hints}}}}}]\n");
+    let nine: Vec<_> = (0..9).map(|n| format!("{{name: z{n}}}")).collect();
+    for (text, why) in [
+        (svc("NodePort", "").replace("30080", "65536"), "spec.ports[0].nodePort: 65536: must be between 1 and 65535"),
+        (svc("NodePort", "").replace("30080", "-1"), "spec.ports[0].nodePort: -1: must be between 1 and 65535"),
+        (
+            svc("NodePort", "").replace("30080", "0"),
+            "spec.ports[0].nodePort: must be given for type NodePort: nobody assigns node ports here",
+        ),
+        (
+            svc("NodePort", "")
+                .replace("}]", "}, {name: b, port: 81, nodePort: 30080}]")
+                .replace("{port", "{name: a, port"),
+            "spec.ports[1].nodePort: 30080: another port of TCP has this number",
+        ),
+        (svc("ClusterIP", ""), "spec.ports[0].nodePort: 30080: may be given for type NodePort or LoadBalancer only"),
+        (cluster("sessionAffinity: Cookie"), "spec.sessionAffinity: Cookie: must be None or ClientIP"),
+        (
+            cluster("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}"),
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0: must be between 1 and 86400",
+        ),
+        (
+            cluster("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}"),
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 86401: must be between 1 and 86400",
+        ),
+        (
+            cluster("sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}"),
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 5: may be given for sessionAffinity ClientIP only",
+        ),
+        (cluster("internalTrafficPolicy: local"), "spec.internalTrafficPolicy: local: must be Cluster or Local"),
+        (balanced("externalTrafficPolicy: Node"), "spec.externalTrafficPolicy: Node: must be Cluster or Local"),
+        (
+            cluster("externalTrafficPolicy: Local"),
+            "spec.externalTrafficPolicy: Local: may be given for type NodePort or LoadBalancer, or with externalIPs, only",
+        ),
+        (
+            cluster("trafficDistribution: Near"),
+            "spec.trafficDistribution: Near: must be PreferSameZone, PreferSameNode or PreferClose",
+        ),
+        (
+            cluster("externalIPs: [192.0.2.1, 127.0.0.1]"),
+            "spec.externalIPs[1]: 127.0.0.1: may not be unspecified, loopback, link-local or multicast",
+        ),
+        (cluster("externalIPs: [192.0.2.256]"), "spec.externalIPs[0]: 192.0.2.256: must be an IPv4 or IPv6 address"),
+        (
+            balanced("loadBalancerSourceRanges: [192.0.2.0/24, 192.0.2.1]"),
+            "spec.loadBalancerSourceRanges[1]: 192.0.2.1: must be a prefix such as 192.0.2.0/24 or ::/0",
+        ),
+        (
+            svc("NodePort", "loadBalancerSourceRanges: [192.0.2.0/24]"),
+            "spec.loadBalancerSourceRanges[0]: 192.0.2.0/24: may be given for type LoadBalancer only",
+        ),
+        (
+            balanced("externalTrafficPolicy: Local, healthCheckNodePort: 70000"),
+            "spec.healthCheckNodePort: 70000: must be between 1 and 65535",
+        ),
+        (
+            balanced("healthCheckNodePort: 32000"),
+            "spec.healthCheckNodePort: 32000: may be given for type LoadBalancer with externalTrafficPolicy Local only",
+        ),
+        (ingress("{ip: 203.0.113}"), "status.loadBalancer.ingress[0].ip: 203.0.113: must be an IPv4 or IPv6 address"),
+        (
+            ingress("{hostname: a.b}, {ip: 203.0.113.5, ipMode: NAT}"),
+            "status.loadBalancer.ingress[1].ipMode: NAT: must be VIP or Proxy",
+        ),
+    ] {
+        assert_eq!(refused(&text), format!("service/web: {why}"), "{text}");
+    }
+    for (text, why) in [
+        (hinted("forZones: [{name: \"\"}]"), "endpoints[0].hints.forZones[0].name: must be given"),
+        (hinted(&format!("forNodes: [{}]", nine.join(", "))), "endpoints[0].hints.forNodes: 9: may hold 8 names"),
+    ] {
+        assert_eq!(refused(&text), format!("endpointslice.discovery.k8s.io/a: {why}"), "{text}");
+    }
+    let many = |what: &str, one: &str, count: usize| format!("{what}: [{}]", vec![one; count].join(", "));
+    for (text, why) in [
+        (many("externalIPs", "192.0.2.1", 101), "spec.externalIPs: 101: may hold 100 addresses"),
+        (
+            many("loadBalancerSourceRanges", "192.0.2.0/24", 1001),
+            "spec.loadBalancerSourceRanges: 1001: may hold 1000 prefixes",
+        ),
+    ] {
+        assert_eq!(refused(&balanced(&text)), format!("service/web: {why}"));
+    }
+    let full = vec!["{ip: 192.0.2.1}"; 101].join(", ");
+    let why = "service/web: status.loadBalancer.ingress: 101: may hold 100 addresses";
+    assert_eq!(refused(&ingress(&full)), why);
+}
+
+#[test]
 fn a_pod_cidr_whose_gateway_is_a_pod_s_address_is_refused() {
     let mut bed = Bed::applied(&pod("a", "10.2.0.1"));
     let lines = bed.apply(&node("n2", "192.168.0.2", "10.2.0.0/24"));
@@ -165,10 +264,12 @@ fn a_name_of_ten_million_letters_is_refused_in_one_short_line() {
 fn mutated() -> impl Strategy<Value = String> {
     let good = node("n2", "192.168.0.2", "10.2.0.0/24")
         + &service("web", "10.96.0.1")
+        + &super::balanced("lb", "10.96.0.2")
         + &pod("a", "10.2.0.2")
         + "---\n"
         + SLICE
-        + "addressType: IPv4\nendpoints: [{addresses: [10.2.0.2]}]\nports: [{port: 80}]\n";
+        + "addressType: IPv4\nports: [{port: 80}]\n\
+           endpoints: [{addresses: [10.2.0.2], zone: a, hints: {forZones: [{name: a}], forNodes: [{name: n1}]}}]\n";
     let edits = proptest::collection::vec((any::<prop::sample::Index>(), 0..4u8, any::<char>()), 1..6);
     edits.prop_map(move |edits| {
         let mut text: Vec<char> = good.chars().collect();

@@ -109,3 +109,54 @@ fn a_change_of_labels_or_selector_moves_the_pod() {
     bed.delete("svc", "web");
     assert_eq!(told(&bed), [""; 0]);
 }
+
+/// What the slices of the service say of where endpoints are and are for: address, zone, zones hinted, nodes hinted.
+fn topology(bed: &Bed) -> Vec<String> {
+    let slices = bed.cluster.store.objects().slices.values();
+    let line = |endpoint: &model::SliceEndpoint| {
+        let hints = endpoint.hints.as_deref();
+        let zones = hints.map(|hints| hints.zones.join(",")).unwrap_or_default();
+        let nodes = hints.map(|hints| hints.nodes.join(",")).unwrap_or_default();
+        format!("{} {} {zones} {nodes}", endpoint.address, endpoint.zone.as_deref().unwrap_or("-"))
+    };
+    slices.flat_map(|slice| slice.endpoints.iter().map(line)).collect()
+}
+
+fn in_zone(name: &str, address: &str, zone: &str) -> String {
+    let labels = format!("metadata: {{name: {name}, labels: {{topology.kubernetes.io/zone: {zone}}}}}");
+    node(name, address, "10.9.0.0/24").replace(&format!("metadata: {{name: {name}}}"), &labels)
+}
+
+#[test]
+fn t4_hints_are_those_of_the_traffic_distribution() {
+    let unready = pod("b", "10.1.0.3").replace("\"True\"", "\"False\"");
+    let away = pod("c", "10.1.0.4").replace("nodeName: n1", "nodeName: n2");
+    let objects = in_zone("n1", "192.168.0.1", "a") + &pod("a", "10.1.0.2") + &unready + &away;
+    let auto = "{name: web, annotations: {service.kubernetes.io/topology-mode: Auto}}";
+    for (wish, metadata, hinted) in [
+        ("", "{name: web}", ["10.1.0.2 a  ", "10.1.0.3 a  ", "10.1.0.4 -  "]),
+        ("PreferSameZone", "{name: web}", ["10.1.0.2 a a ", "10.1.0.3 a  ", "10.1.0.4 -  "]),
+        ("PreferClose", "{name: web}", ["10.1.0.2 a a ", "10.1.0.3 a  ", "10.1.0.4 -  "]),
+        ("PreferSameNode", "{name: web}", ["10.1.0.2 a a n1", "10.1.0.3 a  ", "10.1.0.4 -  n2"]),
+        ("PreferSameNode", auto, ["10.1.0.2 a  ", "10.1.0.3 a  ", "10.1.0.4 -  "]),
+    ] {
+        let web = WEB.replace("spec: {", &format!("spec: {{trafficDistribution: \"{wish}\", "));
+        let bed = Bed::applied(&(objects.clone() + &web.replace("{name: web}", metadata)));
+        assert_eq!(topology(&bed), hinted, "{wish} {metadata}");
+    }
+}
+
+#[test]
+fn t5_hints_follow_the_zone_of_a_node() {
+    let web = WEB.replace("spec: {", "spec: {trafficDistribution: PreferSameZone, ");
+    let mut bed = Bed::applied(&(pod("a", "10.1.0.2") + &web));
+    assert_eq!(topology(&bed), ["10.1.0.2 -  "]);
+    bed.apply(&in_zone("n1", "192.168.0.1", "a"));
+    assert_eq!(topology(&bed), ["10.1.0.2 a a "]);
+    let yaml = get(&bed.cluster, "eps", Some(Output::Yaml));
+    assert!(yaml.contains("zone: a") && yaml.contains("forZones") && !yaml.contains("forNodes"), "{yaml}");
+    bed.apply(&in_zone("n1", "192.168.0.1", "b"));
+    assert_eq!(topology(&bed), ["10.1.0.2 b b "]);
+    bed.delete("node", "n1");
+    assert_eq!(topology(&bed), ["10.1.0.2 -  "]);
+}

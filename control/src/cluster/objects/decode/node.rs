@@ -1,8 +1,11 @@
-//! Nodes: the prefixes of their pods, their addresses.
+//! Nodes: the prefixes of their pods, their addresses, whether they stay.
 
 use super::{Checked, check, core, labels};
 use crate::cluster::model::{Family, Node, Text};
 use crate::cluster::objects::Texts;
+
+/// Taint that the cluster autoscaler sets on a node before it takes it away (`cluster-autoscaler/utils/taints`).
+const DOOMED: &str = "ToBeDeletedByClusterAutoscaler";
 
 pub(super) fn node(object: core::Node, name: Text, texts: &mut Texts) -> Checked<Node> {
     let labels = labels(&object.metadata, texts)?;
@@ -30,11 +33,22 @@ pub(super) fn node(object: core::Node, name: Text, texts: &mut Texts) -> Checked
     }
     let families: Vec<_> = pod_cidrs.iter().map(|net| Family::of(&net.addr())).collect();
     check::one_each(field, &cidrs, &families)?;
-    let mut addresses = Vec::new();
+    let (mut addresses, mut external) = (Vec::new(), Vec::new());
     for (i, address) in object.status.and_then(|status| status.addresses).into_iter().flatten().enumerate() {
-        if address.type_ == "InternalIP" {
-            addresses.push(check::address(format_args!("status.addresses[{i}].address"), &address.address)?);
-        }
+        let list = match &address.type_[..] {
+            "InternalIP" => &mut addresses,
+            "ExternalIP" => &mut external,
+            _ => continue,
+        };
+        list.push(check::address(format_args!("status.addresses[{i}].address"), &address.address)?);
     }
-    Ok(Node { name, labels, pod_cidrs, addresses })
+    external.retain(|address| !addresses.contains(address));
+    let leaving = match object.metadata.deletion_timestamp {
+        Some(_) => Some("is being deleted"),
+        None if spec.taints.iter().flatten().any(|taint| taint.key == DOOMED) => {
+            Some("has the taint ToBeDeletedByClusterAutoscaler")
+        }
+        None => None,
+    };
+    Ok(Node { name, labels, pod_cidrs, addresses, external, leaving })
 }

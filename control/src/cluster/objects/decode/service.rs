@@ -6,11 +6,19 @@ use std::net::IpAddr;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Checked, check, core, labels};
-use crate::cluster::model::{Family, Labels, Named, Service, ServiceKind, ServicePort, TargetPort};
+use crate::cluster::model::{
+    Distribution, Family, Labels, Named, Policy, Service, ServiceKind, ServicePort, TargetPort,
+};
 use crate::cluster::objects::Texts;
+
+mod external;
 
 /// Ports of a service at most. Kubernetes has no limit but the size of the object.
 const PORT_LIMIT: usize = 1000;
+/// Seconds that a client is remembered for when nobody says how long, and at most (`DefaultClientIPServiceAffinitySeconds`,
+/// `MaxClientIPServiceAffinitySeconds` of Kubernetes).
+const AFFINITY: i32 = 10_800;
+const AFFINITY_LIMIT: i32 = 86_400;
 
 pub(super) fn service(object: core::Service, id: Named, texts: &mut Texts) -> Checked<Service> {
     let own_labels = labels(&object.metadata, texts)?;
@@ -36,7 +44,11 @@ pub(super) fn service(object: core::Service, id: Named, texts: &mut Texts) -> Ch
             Some(name) => check::subdomain("spec.externalName", name.strip_suffix('.').unwrap_or(name))?,
         }
     }
-    let ports = ports(kind, &spec.ports.unwrap_or_default(), texts)?;
+    let ports = ports(kind, spec.ports.as_deref().unwrap_or_default(), texts)?;
+    let affinity = affinity(&spec)?;
+    let internal_policy = policy("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref())?;
+    let distribution = distribution(spec.traffic_distribution.as_deref())?;
+    let external = external::external(kind, &spec, object.status.as_ref())?;
     Ok(Service {
         id,
         labels: own_labels,
@@ -47,7 +59,53 @@ pub(super) fn service(object: core::Service, id: Named, texts: &mut Texts) -> Ch
         selector,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         ports,
+        created: object.metadata.creation_timestamp.map(|time| time.0.as_second()),
+        affinity,
+        internal_policy,
+        distribution,
+        external,
     })
+}
+
+/// `sessionAffinity` and its configuration, as seconds.
+fn affinity(spec: &core::ServiceSpec) -> Checked<Option<u32>> {
+    let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|config| config.timeout_seconds);
+    match (spec.session_affinity.as_deref(), seconds) {
+        (None | Some("" | "None"), None) => Ok(None),
+        (None | Some("" | "None"), Some(seconds)) => {
+            Err(check::fault(field, seconds, "may be given for sessionAffinity ClientIP only"))
+        }
+        (Some("ClientIP"), seconds) => {
+            let seconds = seconds.unwrap_or(AFFINITY);
+            let good = u32::try_from(seconds).ok().filter(|_| (1..=AFFINITY_LIMIT).contains(&seconds));
+            let rule = format!("must be between 1 and {AFFINITY_LIMIT}");
+            good.map(Some).ok_or_else(|| check::fault(field, seconds, &rule))
+        }
+        (Some(other), _) => Err(check::fault("spec.sessionAffinity", other, "must be None or ClientIP")),
+    }
+}
+
+/// A traffic policy; Cluster when none is given.
+fn policy(field: &str, value: Option<&str>) -> Checked<Policy> {
+    match value {
+        None | Some("" | "Cluster") => Ok(Policy::Cluster),
+        Some("Local") => Ok(Policy::Local),
+        Some(other) => Err(check::fault(field, other, "must be Cluster or Local")),
+    }
+}
+
+fn distribution(value: Option<&str>) -> Checked<Distribution> {
+    match value {
+        None | Some("") => Ok(Distribution::Even),
+        Some("PreferSameZone" | "PreferClose") => Ok(Distribution::SameZone),
+        Some("PreferSameNode") => Ok(Distribution::SameNode),
+        Some(other) => {
+            let rule = "must be PreferSameZone, PreferSameNode or PreferClose";
+            Err(check::fault("spec.trafficDistribution", other, rule))
+        }
+    }
 }
 
 /// Those that change how a service is programmed: ours, and those of topology.
@@ -123,7 +181,7 @@ fn ports(kind: ServiceKind, ports: &[core::ServicePort], texts: &mut Texts) -> C
     if ports.len() > PORT_LIMIT {
         return Err(check::fault("spec.ports", ports.len(), &format!("may hold {PORT_LIMIT} ports")));
     }
-    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let (mut names, mut numbers, mut node_ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut checked = Vec::with_capacity(ports.len());
     for (i, port) in ports.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{i}].{name}");
@@ -151,8 +209,11 @@ fn ports(kind: ServiceKind, ports: &[core::ServicePort], texts: &mut Texts) -> C
                 TargetPort::Name(texts.of(target))
             }
         };
-        let node_port = port.node_port.filter(|&port| port != 0);
-        let node_port = node_port.map(|port| check::port(field("nodePort"), port)).transpose()?;
+        let node_port = external::node_port(kind, &field("nodePort"), port.node_port)?;
+        if let Some(number) = node_port.filter(|number| !node_ports.insert((proto, *number))) {
+            let rule = format!("another port of {proto} has this number");
+            return Err(check::fault(field("nodePort"), number, &rule));
+        }
         checked.push(ServicePort { name: texts.of(name), proto, port: number, target, node_port });
     }
     Ok(checked)

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::{Checked, check, discovery, labels};
-use crate::cluster::model::{Family, Named, Slice, SliceEndpoint, SlicePort};
+use crate::cluster::model::{Family, Hints, Named, Slice, SliceEndpoint, SlicePort};
 use crate::cluster::objects::Texts;
 
 /// Endpoints of a slice at most (the API server's limit).
 const ENDPOINT_LIMIT: usize = 1000;
 /// Ports of a slice at most (the API server's limit).
 const PORT_LIMIT: usize = 20_000;
+/// Zones, and nodes, that one endpoint is hinted for at most (the API server's limit).
+const HINT_LIMIT: usize = 8;
 /// The label that says which service a slice is of.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -93,6 +95,28 @@ fn one(i: usize, endpoint: &discovery::Endpoint, family: Family, texts: &mut Tex
         serving: conditions.and_then(|c| c.serving).unwrap_or(true),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         node: endpoint.node_name.as_deref().map(|node| texts.of(node)),
+        zone: endpoint.zone.as_deref().filter(|zone| !zone.is_empty()).map(|zone| texts.of(zone)),
+        hints: hints(i, endpoint, texts)?,
         pod: target.and_then(|target| target.name.as_deref()).map(|name| texts.of(name)),
     })
+}
+
+/// `hints`; `None` when there is none of either kind.
+fn hints(i: usize, endpoint: &discovery::Endpoint, texts: &mut Texts) -> Checked<Option<Box<Hints>>> {
+    let Some(hints) = &endpoint.hints else { return Ok(None) };
+    let zones = hints.for_zones.iter().flatten().map(|zone| &zone.name[..]);
+    let nodes = hints.for_nodes.iter().flatten().map(|node| &node.name[..]);
+    let mut named = |field: &str, names: Vec<&str>| {
+        let field = format!("endpoints[{i}].hints.{field}");
+        if names.len() > HINT_LIMIT {
+            return Err(check::fault(field, names.len(), &format!("may hold {HINT_LIMIT} names")));
+        }
+        let each = |(j, name): (usize, &&str)| match name.is_empty() {
+            true => Err(format!("{field}[{j}].name: must be given")),
+            false => Ok(texts.of(name)),
+        };
+        names.iter().enumerate().map(each).collect::<Checked<Vec<_>>>()
+    };
+    let (zones, nodes) = (named("forZones", zones.collect())?, named("forNodes", nodes.collect())?);
+    Ok((!zones.is_empty() || !nodes.is_empty()).then(|| Box::new(Hints { zones, nodes })))
 }
