@@ -209,7 +209,7 @@ mod tests {
     /// A client comes by a port, and meets who it met before, or else this backend.
     fn come(table: &Affinity, client: Client, port: u16, other: u8, now: Now) -> SocketAddr {
         let met = table.find(&client, LASTS, now);
-        let chosen = met.unwrap_or(backend(other));
+        let chosen = met.unwrap_or_else(|| backend(other));
         let visit = Visit { client, lasts: LASTS, met };
         assert_eq!(table.keep(&visit, chosen, PortId(port), now, made), made());
         chosen
@@ -290,7 +290,7 @@ mod tests {
                             start.wait();
                             loop {
                                 let met = table.find(&client(number), LASTS, at(0));
-                                let chosen = met.unwrap_or(backend(thread));
+                                let chosen = met.unwrap_or_else(|| backend(thread));
                                 let visit = Visit { client: client(number), lasts: LASTS, met };
                                 if let Committed::New(_) = table.keep(&visit, chosen, PortId(1), at(0), made) {
                                     return chosen;

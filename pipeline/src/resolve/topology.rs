@@ -33,6 +33,17 @@ impl Resident {
     }
 }
 
+/// Who speaks, as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// A pod of this node.
+    Pod,
+    /// The node itself.
+    Node,
+    /// Anybody else: hosts, other nodes, their pods.
+    Beyond,
+}
+
 /// Routers, endpoints and static neighbours.
 #[derive(Clone, Debug)]
 pub struct Topology {
@@ -100,6 +111,18 @@ impl Topology {
         self.endpoints.get(key, asked)
     }
 
+    /// Who speaks from an address behind a router. A pod that is being attached is known by its podCIDR alone.
+    pub fn speaker(&self, router: &Router, address: IpAddr, asked: &mut Asked<'_>) -> Speaker {
+        let key = AddressKey { bridge: router.bridge, address };
+        match self.endpoint(key, asked).and_then(|resident| resident.kind) {
+            Some(EndpointKind::Pod) => Speaker::Pod,
+            Some(EndpointKind::Node) => Speaker::Node,
+            _ if router.node.contains(&address) => Speaker::Node,
+            _ if is_pods(router, address) => Speaker::Pod,
+            _ => Speaker::Beyond,
+        }
+    }
+
     /// Identities of the endpoints at the two ends of a connection; 0 where there is none.
     pub fn owners(&self, bridge: BridgeId, ends: [IpAddr; 2], asked: &mut Asked<'_>) -> [u64; 2] {
         ends.map(|address| self.endpoint(AddressKey { bridge, address }, asked).map_or(0, |resident| resident.identity))
@@ -112,6 +135,11 @@ impl Topology {
             None => self.neighbors.get(key, asked),
         }
     }
+}
+
+/// The address lies in a podCIDR of this node.
+pub fn is_pods(router: &Router, address: IpAddr) -> bool {
+    router.gateways.iter().any(|gateway| gateway.contains(&address))
 }
 
 /// The address that the switch speaks from to somebody at `port` with address `to`: of the gateway on its link, of the
