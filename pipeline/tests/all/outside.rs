@@ -16,8 +16,6 @@ use crate::kit::node::*;
 use crate::kit::{Bench, Fate, MODES};
 use crate::translate::{Talk, converse};
 
-/// The node's own port of the switch, which is also its host number.
-const NODE: u16 = 3;
 /// The host beyond the uplink.
 const HOST: u16 = 9;
 
@@ -190,7 +188,11 @@ fn v5_what_makes_no_connection_is_not_remembered() {
         let mut bench = sticky(workers);
         (0..20).for_each(|number| _ = note(&bench, &syn(number)));
         assert!(bench.live.affinity.is_empty(), "a trace");
-        bench.live.connections.configure(Limits { total: 0, ..Limits::default() });
+        // Another connection, which is answered and so not to be taken back, is all that there is room for.
+        let (a, b) = ("10.0.0.1:4000", "10.0.0.2:53");
+        bench.send(A, &packet((A, ROUTER), a, b, 64, Carries::Datagram));
+        bench.send(B, &packet((B, ROUTER), b, a, 64, Carries::Datagram));
+        bench.live.connections.configure(1);
         assert_eq!(bench.send(A, &syn(0)), Fate::drop(DropReason::ConnectionsFull));
         assert!(bench.live.affinity.is_empty(), "no room");
         bench.live.connections.configure(Limits::default());
