@@ -108,6 +108,10 @@ pub enum DropReason {
     NoServicePort,
     /// The address lies in a range of service addresses, but no service has it.
     UnknownService,
+    /// The service lets only some addresses in (`spec.loadBalancerSourceRanges`), and this is none of them.
+    SourceRange,
+    /// The traffic policy of the service keeps to endpoints of this node, and it has some on other nodes only.
+    NoLocalEndpoint,
     /// To be masqueraded, but the node has no address of this IP version.
     NoNodeAddress,
 
@@ -142,7 +146,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 63] = [
+    pub const ALL: [(Self, &'static str, &'static str); 65] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -192,6 +196,12 @@ impl DropReason {
         (Self::NoBackend, "no-backend", "the service has no backend"),
         (Self::NoServicePort, "no-service-port", "the service has no such port"),
         (Self::UnknownService, "unknown-service", "no service has this address of a service range"),
+        (Self::SourceRange, "source-range", "the service lets in other addresses only"),
+        (
+            Self::NoLocalEndpoint,
+            "no-local-endpoint",
+            "policy keeps to endpoints of this node, and the service has none here",
+        ),
         (Self::NoNodeAddress, "no-node-address", "the node has no address of this IP version to masquerade as"),
         (Self::ConnectionsFull, "connections-full", "no room for another connection of the in port"),
         (Self::SnatPorts, "snat-ports", "no source port is free for a masqueraded connection"),

@@ -1,10 +1,13 @@
 //! Which connections a transaction ends: what is known of them rests on something that is no more.
 //!
 //! - An endpoint went, or its address is another's now: nobody may speak for it, or hear what was meant for it (FASTPATH 3).
-//! - A UDP service lost a backend that neither serves nor drains any more, or got its first ones: datagrams have no
-//!   connection whose end would tell their sender, so they would go astray for as long as it keeps sending
-//!   (`pkg/proxy/conntrack/cleanup.go` of Kubernetes). A service without any backend, or that is gone, is one that lost
-//!   them all. TCP and SCTP find out by themselves, and may be shut down in good order.
+//! - A UDP service lost a backend that serves nobody any more, got its first ones, or appeared at an address and port that
+//!   others may have had: datagrams have no connection whose end would tell their sender, so they would go astray for as
+//!   long as it keeps sending (`pkg/proxy/conntrack/cleanup.go` of Kubernetes). A service without any backend, or that is
+//!   gone, is one that lost them all. TCP and SCTP find out by themselves, and may be shut down in good order.
+//!
+//! Who may be sent to which backend is for new connections alone: a flow stays with its backend when traffic policy, source
+//! ranges or session affinity change, as long as that backend serves anybody.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -51,7 +54,8 @@ impl Doomed {
         let (before, after) = (serving(delta.old.as_ref()), serving(delta.new.as_ref()));
         let lost_some = !before.is_subset(&after);
         let got_first = before.is_empty() && !after.is_empty();
-        if lost_some || got_first {
+        let appeared = delta.old.is_none();
+        if lost_some || got_first || appeared {
             self.services.insert((service.key.address, service.key.port), after);
         }
     }
@@ -74,16 +78,18 @@ impl Doomed {
     }
 }
 
-/// The backends of a service that have connections.
+/// The backends of a service that have connections: to whomever new ones go, and those that keep what they have.
 fn serving(service: Option<&Service>) -> HashSet<SocketAddr> {
-    service.into_iter().flat_map(|service| service.backends.iter().chain(service.draining.iter()).copied()).collect()
+    let local = |service: &Service| service.external.as_ref().and_then(|external| external.local.clone());
+    let lists = |service: &Service| [Some(service.backends.clone()), Some(service.draining.clone()), local(service)];
+    service.into_iter().flat_map(lists).flatten().flat_map(|list| list.to_vec()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use api::{BridgeId, EndpointKind, MacAddr, PortId, ServiceKey};
+    use api::{BridgeId, EndpointKind, External, MacAddr, PortId, ServiceKey};
 
     use super::*;
 
@@ -168,6 +174,58 @@ mod tests {
     fn u2_what_went_astray_before_the_first_backend_ends_with_it() {
         for before in [None, Some([&[], &[]] as Lists)] {
             assert_eq!(ended(change(Proto::Udp, before, Some([&[A], &[]])), Proto::Udp, [1, 2]), [false, true]);
+        }
+    }
+
+    /// As [`change`], at an external address: all backends, draining ones, local ones under policy Local.
+    fn outside(before: Option<Outside>, after: Option<Outside>) -> Change {
+        let make = |lists: Option<Outside>| {
+            lists.map(|(lists, local)| {
+                let local = local.map(|local| service(Proto::Udp, local, &[]).backends);
+                let cluster = "10.96.0.10:53".parse().unwrap();
+                let external = Arc::new(External { local, sources: None, cluster });
+                Service { external: Some(external), ..service(Proto::Udp, lists[0], lists[1]) }
+            })
+        };
+        Change::Service(Delta { old: make(before), new: make(after) })
+    }
+
+    type Outside = (Lists, Option<&'static [&'static str]>);
+
+    #[test]
+    fn u1_a_udp_flow_from_beyond_stays_with_a_backend_that_serves_anybody() {
+        let rows: [(Option<Outside>, Option<Outside>, [bool; 2]); 7] = [
+            // The policy changes, and back.
+            (Some(([&[A, B], &[]], None)), Some(([&[A, B], &[]], Some(&[A]))), [false, false]),
+            (Some(([&[A, B], &[]], Some(&[A]))), Some(([&[A, B], &[]], None)), [false, false]),
+            // All that is ready is elsewhere, and what terminates here still serves who comes from beyond.
+            (Some(([&[A, B], &[]], Some(&[A]))), Some(([&[B], &[]], Some(&[A]))), [false, false]),
+            (Some(([&[B], &[]], Some(&[A]))), Some(([&[B], &[]], Some(&[]))), [true, false]),
+            (Some(([&[A, B], &[]], Some(&[A]))), Some(([&[], &[]], Some(&[]))), [true, true]),
+            (Some(([&[A, B], &[]], Some(&[A]))), None, [true, true]),
+            // U2: somebody else may have had the node's port before.
+            (None, Some(([&[], &[]], Some(&[]))), [true, true]),
+        ];
+        for (before, after, ends) in rows {
+            assert_eq!(ended(outside(before, after), Proto::Udp, [1, 2]), ends, "{before:?} → {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_affinity_or_of_source_ranges_ends_no_flow() {
+        let before = service(Proto::Udp, &[A], &[]);
+        let external = |sources: &[&str]| {
+            let sources = sources.iter().map(|text| text.parse().unwrap()).collect();
+            let cluster = "10.96.0.10:53".parse().unwrap();
+            Some(Arc::new(External { local: None, sources: Some(sources), cluster }))
+        };
+        let open = Service { external: external(&["10.0.0.0/8"]), ..before.clone() };
+        for (before, after) in [
+            (before.clone(), Service { affinity: Some(10), ..before.clone() }),
+            (open.clone(), Service { external: external(&[]), ..open }),
+        ] {
+            let change = Change::Service(Delta::replace(before, after));
+            assert!(Doomed::of(&Transaction { changes: vec![change] }).is_none());
         }
     }
 

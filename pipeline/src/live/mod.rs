@@ -1,6 +1,7 @@
 //! Live: what packets write, shared by the workers. Met on misses, by the sweep, and by the control side; never by a
 //! hit.
 
+pub mod affinity;
 pub mod connections;
 pub mod meters;
 pub mod neighbors;
@@ -9,6 +10,7 @@ pub mod stations;
 use std::time::Duration;
 
 use crate::probe::cells::Cells;
+use affinity::Affinity;
 use connections::Connections;
 use meters::Meters;
 use neighbors::Neighbors;
@@ -23,6 +25,8 @@ pub struct Live {
     pub stations: Stations,
     /// Tracked connections.
     pub connections: Connections,
+    /// Clients of services with session affinity.
+    pub affinity: Affinity,
     /// Learned neighbours.
     pub neighbors: Neighbors,
     /// How often the switch may speak for itself.

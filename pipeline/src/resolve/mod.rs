@@ -39,7 +39,7 @@ use crate::{Turn, key::FlowKey};
 use lists::Lists;
 use program::Ingress;
 use stage::{Next, Reply};
-use walk::{Effect, Walk};
+use walk::{Chosen, Effect, Walk};
 
 /// Times that a walk is made for one frame: the second time, what another worker was quicker to do is there to be found.
 const ATTEMPTS: usize = 3;
@@ -347,7 +347,9 @@ impl Resolver {
         }
         let edits = if delivers { Edits::between(&walk.start, &walk.key, walk.hops) } else { Edits::default() };
         let connection = walk.connection.or(made).map(|found| (found.name, found.direction));
-        let transient = walk.transient || !matches!(ending, Ending::Verdict) || {
+        // The choice among a service's backends is of the moment: only a connection keeps it.
+        let fleeting = walk.service.is_some() && made.is_none();
+        let transient = walk.transient || fleeting || !matches!(ending, Ending::Verdict) || {
             // A remembered decision for a frame without a connection ends when there is one.
             connection.is_none()
                 && walk.tuple.is_some_and(|tuple| !walk.live.connections.rest_on_absence(&tuple, &walk.live.cells))
@@ -492,7 +494,14 @@ impl Resolver {
                 }
                 Effect::Kill(name) => live.connections.kill(name, turn.now, &live.cells),
                 Effect::Commit(plan) if next == Next::Deliver => {
-                    match live.connections.commit(&plan, turn.now, &live.cells) {
+                    let commit = || live.connections.commit(&plan, turn.now, &live.cells);
+                    let committed = match walk.service {
+                        Some(Chosen { backend, visit: Some(visit), .. }) => {
+                            live.affinity.keep(&visit, backend, plan.port, turn.now, commit)
+                        }
+                        _ => commit(),
+                    };
+                    match committed {
                         Committed::New(found) => {
                             turn.counters.coverage.connection_made.add(1);
                             made = Some(found);

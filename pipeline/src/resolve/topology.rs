@@ -32,6 +32,17 @@ impl Resident {
     }
 }
 
+/// Who speaks, as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// A pod of this node, be it that its address lies in a podCIDR and no endpoint is known there yet.
+    Pod,
+    /// The node itself.
+    Node,
+    /// Anybody else: hosts, other nodes, their pods.
+    Beyond,
+}
+
 /// Routers, endpoints and static neighbours.
 #[derive(Clone, Debug)]
 pub struct Topology {
@@ -104,6 +115,22 @@ impl Topology {
         self.endpoints.prefetch(self.endpoints.hash(&key));
     }
 
+    /// Who speaks from an address behind a router. Endpoints are asked last: most who speak are told by the router alone.
+    pub fn speaker(&self, router: &Router, address: IpAddr, asked: &mut Asked<'_>) -> Speaker {
+        if router.node.contains(&address) {
+            return Speaker::Node;
+        }
+        if is_pods(router, address) {
+            return Speaker::Pod;
+        }
+        let key = AddressKey { bridge: router.bridge, address };
+        match self.endpoint(key, asked).and_then(|resident| resident.kind) {
+            Some(EndpointKind::Pod) => Speaker::Pod,
+            Some(EndpointKind::Node) => Speaker::Node,
+            Some(EndpointKind::Gateway) | None => Speaker::Beyond,
+        }
+    }
+
     /// Identities of the endpoints at the two ends of a connection; 0 where there is none.
     pub fn owners(&self, bridge: BridgeId, ends: [IpAddr; 2], asked: &mut Asked<'_>) -> [u64; 2] {
         ends.map(|address| self.endpoint(AddressKey { bridge, address }, asked).map_or(0, |resident| resident.identity))
@@ -116,6 +143,11 @@ impl Topology {
             None => self.neighbors.get(key, asked),
         }
     }
+}
+
+/// The address lies in a podCIDR of this node.
+pub fn is_pods(router: &Router, address: IpAddr) -> bool {
+    router.gateways.iter().any(|gateway| gateway.contains(&address))
 }
 
 /// The address that the switch speaks from to somebody at `port` with address `to`: of the gateway on its link, of the
@@ -132,6 +164,9 @@ pub fn own_address(router: &Router, port: PortId, to: IpAddr) -> Option<IpAddr> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::Live;
+    use crate::resolve::trial::{endpoint, endpoints, ip, router};
+    use api::Delta;
 
     #[test]
     fn the_switch_speaks_from_the_link_it_speaks_on() {
@@ -155,5 +190,32 @@ mod tests {
         }
         let router = Router { gateways: vec![], ..router };
         assert_eq!(own_address(&router, PortId(1), "2001:db8::1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn who_speaks_is_told_by_podcidrs_node_addresses_and_endpoints() {
+        let live = Live::default();
+        let mut topology = Topology::default();
+        let elsewhere = [("198.51.100.1", EndpointKind::Pod), ("198.51.100.2", EndpointKind::Node)]
+            .map(|(address, kind)| Change::Endpoint(Delta::add(endpoint(address, 5, kind, 5))));
+        live.cells.change(|touched| topology.apply(&[endpoints(), elsewhere.to_vec()].concat(), touched));
+        for (address, speaker, cells) in [
+            ("10.0.0.1", Speaker::Pod, 0),
+            ("10.0.0.77", Speaker::Pod, 0),
+            ("fd00::77", Speaker::Pod, 0),
+            ("192.0.2.1", Speaker::Node, 0),
+            ("2001:db8::1", Speaker::Node, 0),
+            ("198.51.100.1", Speaker::Pod, 1),
+            ("198.51.100.2", Speaker::Node, 1),
+            ("203.0.113.9", Speaker::Beyond, 1),
+            // A pod of another node.
+            ("10.0.7.1", Speaker::Beyond, 1),
+            ("fd00:7::1", Speaker::Beyond, 1),
+        ] {
+            let mut asked = Asked::new(&live.cells);
+            assert_eq!(topology.speaker(&router(), ip(address), &mut asked), speaker, "{address}");
+            let noted = asked.deps(false).cells();
+            assert_eq!(noted.iter().filter(|cell| cell.index() != 0).count(), cells, "{address}");
+        }
     }
 }

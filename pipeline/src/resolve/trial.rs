@@ -8,10 +8,11 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use api::{
-    AddressKey, BridgeId, Change, Choice, Delta, Endpoint, EndpointKind, MacAddr, PortId, Proto, Router, Service,
-    ServiceKey,
+    AddressKey, BridgeId, Change, Choice, Delta, Endpoint, EndpointKind, External, MacAddr, PortId, Proto, Router,
+    Service, ServiceKey,
 };
 
 use crate::checksum::{Sum, checksum};
@@ -216,6 +217,15 @@ pub(crate) fn service(at: &str, proto: Proto, choice: Choice, backends: &[&str])
     let key = ServiceKey { address, proto, port };
     let backends = backends.iter().map(|text| text.parse().unwrap()).collect();
     Service { choice, ..Service::new(key, format!("default/{at}").into(), backends) }
+}
+
+/// The same at an address by which it is reached from beyond the cluster; `local`: under traffic policy Local.
+pub(crate) fn external(service: Service, local: Option<&[&str]>, sources: Option<&[&str]>) -> Service {
+    let local = local.map(|list| list.iter().map(|text| text.parse().unwrap()).collect());
+    let sources = sources.map(|list| list.iter().map(|text| text.parse().unwrap()).collect());
+    let cluster = if service.key.address.is_ipv4() { "10.96.0.1:80" } else { "[fd00:96::1]:80" };
+    let external = External { local, sources, cluster: cluster.parse().unwrap() };
+    Service { external: Some(Arc::new(external)), ..service }
 }
 
 pub(crate) fn add_service(at: &str, proto: Proto, backends: &[&str]) -> Change {

@@ -7,7 +7,7 @@
 //! | `topology`, `live`, `asked`, `now` | the walk's start | every stage |
 //! | `bridge`, `vlan`, `routed`, `router` | admit | the stages behind it |
 //! | `tuple`, `connection`, `related` | connection | the stages behind it; `related` the end |
-//! | `service` | service | masquerade, commit |
+//! | `service` | service | masquerade, the end |
 //! | `source` | masquerade | commit |
 //! | `hops` | route | the end |
 //! | `outputs` | route, bridge, service | deliver |
@@ -20,13 +20,14 @@
 //! *Translation and routing change `key`*: it is what the frame's headers are to say when it leaves. The edits are the
 //! difference between `start` and `key`, so a stage cannot forget one.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use api::state::TraceStep;
 use api::{AddressKey, BridgeId, MacAddr, PortId, Router};
 
 use crate::burst::{Layers, VlanEdit, guard};
 use crate::key::FlowKey;
+use crate::live::affinity::Visit;
 use crate::live::connections::{Direction, Event, Found, Name, Plan, Source, Tuple};
 use crate::live::stations::Address;
 use crate::live::{Live, Now};
@@ -91,12 +92,27 @@ pub enum Effect {
     Commit(Plan),
 }
 
+/// At what kind of address a service was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// A cluster address.
+    Cluster,
+    /// A node port, an external address or a load balancer's, under traffic policy Cluster.
+    External,
+    /// The same under traffic policy Local.
+    ExternalLocal,
+}
+
 /// What became of a first packet to a service. Its name is not here but in what the stage says of itself: to count
 /// another owner of the name is a write to a line that all workers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// The backend.
-    pub backend: IpAddr,
+    pub backend: SocketAddr,
+    /// Where.
+    pub reached: Reached,
+    /// The service has session affinity: what is to be remembered with the connection.
+    pub visit: Option<Visit>,
 }
 
 /// State of a walk.

@@ -4,7 +4,10 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
+
+use api::{Change, Delta, External, Service};
 
 use crate::kit::Bench;
 use crate::kit::net::*;
@@ -95,17 +98,34 @@ fn neither_a_bridge_nor_its_floods_and_tags_allocate() {
 const FIRST: usize = 4096;
 const OF_A_WALK: u64 = 4;
 
+/// A node port whose service has session affinity.
+fn node_port() -> Vec<Change> {
+    let cluster = "10.96.0.1:80".parse().unwrap();
+    let external = Some(Arc::new(External { local: None, sources: None, cluster }));
+    let of = |change: Change| match change {
+        Change::Service(Delta { new: Some(row), .. }) => {
+            Change::Service(Delta::add(Service { affinity: Some(100), external: external.clone(), ..row }))
+        }
+        other => other,
+    };
+    service("192.0.2.1:30080", "10.0.0.2:8080").map(of).to_vec()
+}
+
 #[test]
 fn neither_translation_nor_masquerade_allocates_on_a_hit() {
     type Numbered = fn(u16) -> Vec<u8>;
-    let rows: [(&str, Numbered); 4] = [
+    let rows: [(&str, Numbered); 5] = [
         ("service", |i| packet((A, ROUTER), &format!("10.0.0.1:{}", 4000 + i), "10.96.0.1:80", 64, Carries::Ack)),
         ("service6", |i| packet((A, ROUTER), &format!("[fd00::1]:{}", 4000 + i), "[fd00:96::1]:80", 64, Carries::Ack)),
+        ("node port", |i| packet((A, ROUTER), &format!("10.0.0.1:{}", 4000 + i), "192.0.2.1:30080", 64, Carries::Ack)),
         ("outside", |i| packet((A, ROUTER), "10.0.0.1:4000", &format!("203.0.113.9:{}", 1 + i), 64, Carries::Datagram)),
         ("route", |i| packet((A, ROUTER), "10.0.0.1:4000", &format!("10.0.0.2:{}", 1 + i), 64, Carries::Datagram)),
     ];
     for (name, frame) in rows {
-        let mut bench = node(1);
+        let mut bench = Bench::new(1);
+        // As many source ports as are needed, and a service that is reached from beyond and remembers its clients.
+        bench.apply(nouns((50_000, 60_000)));
+        bench.apply(node_port());
         let frames: Vec<_> = (0..256).map(frame).collect();
         // Frames are edited where they are, and would come in translated the second time: each burst has fresh ones.
         let mut drive = |bursts: usize| {

@@ -11,6 +11,7 @@
 //! | [`same`] | the cached verdict is that of a fresh walk, whatever happens (FASTPATH, test 1) |
 //! | [`stages`] | other stages than the switch has today: wide keys, re-entry |
 //! | [`translate`] | a node: services, masquerade and related errors, through all stages |
+//! | [`outside`] | services at addresses by which they are reached from beyond the cluster, session affinity |
 //! | [`matches`] | every match field of Open vSwitch has its place |
 //! | [`alloc`] | nothing on the hit path allocates |
 //! | [`parser`] | the parser against etherparse |
@@ -20,6 +21,7 @@ mod connections;
 mod kit;
 mod life;
 mod matches;
+mod outside;
 mod parser;
 mod path;
 mod same;

@@ -92,7 +92,7 @@ proptest! {
         workers in 1usize..=2,
         entries in prop_oneof![3 => Just(4096usize), 1 => Just(8usize)],
         generation in prop_oneof![Just(1u32), (u32::MAX - 60..=u32::MAX)],
-        events in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..80),
+        events in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 1..80),
     ) {
         let events = events.iter().map(|octets| Octets(octets).event());
         play(workers, entries, generation, beginning_of_a_node(), events);

@@ -7,7 +7,14 @@
 //! |---|---|
 //! | to a service whose chosen backend is the client itself (hairpin) | the gateway |
 //! | of a pod, leaving by the uplink | the node |
-//! | to a service, of neither an endpoint nor a pod nor the node | the node |
+//! | to a service's cluster address, of neither a pod of this node nor the node | the node |
+//! | to an external address of a service, traffic policy Cluster | the node, whoever speaks and wherever the backend is |
+//! | the same, traffic policy Local, of the node | the node |
+//! | the same, traffic policy Local, of anybody else | who it is |
+//!
+//! The backend of an external address may be on another node, and its answers would go past this one: so policy Cluster hides
+//! every client. Policy Local keeps to backends of this node for the sake of the client's own address; pods of this
+//! node, which have all backends there, are seen as they would be if they spoke to the backend itself.
 //!
 //! Worked example: pod 10.0.0.2:4000 speaks to the service 10.96.0.1:80, of which it is the only backend. Left alone its
 //! frame would come back to it from its own address, and its kernel would drop it. So the pod hears 10.0.0.254:30000 →
@@ -19,14 +26,15 @@
 
 use std::net::IpAddr;
 
-use api::{AddressKey, EndpointKind, PortId, Router};
+use api::{PortId, Router};
 
 use crate::drop::DropReason;
 use crate::key::KeyMask;
 use crate::live::connections::Source;
 use crate::resolve::stage::{Next, Stage, StageDef};
+use crate::resolve::topology::{Speaker, is_pods};
 use crate::resolve::tracking::{self, Carried};
-use crate::resolve::walk::Walk;
+use crate::resolve::walk::{Reached, Walk};
 
 /// The stage.
 pub const STAGE: StageDef = StageDef {
@@ -47,14 +55,11 @@ struct Masquerade;
 enum Why {
     Hairpin,
     Leaving,
-    Foreign,
+    /// What it was sent to says so.
+    Service,
 }
 
 impl Masquerade {
-    fn kind(&self, walk: &mut Walk<'_>, address: IpAddr) -> Option<EndpointKind> {
-        walk.topology.endpoint(AddressKey { bridge: walk.bridge, address }, &mut walk.asked)?.kind
-    }
-
     /// A pod's address leaves by the uplink.
     fn leaves(&self, walk: &mut Walk<'_>, router: &Router, source: IpAddr) -> bool {
         if !walk.outputs.iter().any(|copy| Some(copy.port) == router.uplink) {
@@ -62,21 +67,25 @@ impl Masquerade {
         }
         // A frame that is bridged to whoever it may concern may have the uplink among its ways, and yet be to a pod.
         let to_pod = walk.key.destination().is_some_and(|destination| is_pods(router, destination));
-        !to_pod && (is_pods(router, source) || self.kind(walk, source) == Some(EndpointKind::Pod))
+        !to_pod && walk.topology.speaker(router, source, &mut walk.asked) == Speaker::Pod
     }
 
     /// Why a new connection must not come from its own source.
     fn why(&self, walk: &mut Walk<'_>, router: &Router, source: IpAddr) -> Option<Why> {
-        if walk.service.as_ref().is_some_and(|service| service.backend == source) {
+        let service = walk.service;
+        if service.is_some_and(|service| service.backend.ip() == source) {
             return Some(Why::Hairpin);
         }
         if self.leaves(walk, router, source) {
             return Some(Why::Leaving);
         }
-        let ours = |walk: &mut Walk<'_>| {
-            is_pods(router, source) || router.node.contains(&source) || self.kind(walk, source).is_some()
+        let mut speaker = || walk.topology.speaker(router, source, &mut walk.asked);
+        let hidden = match service?.reached {
+            Reached::Cluster => speaker() == Speaker::Beyond,
+            Reached::External => true,
+            Reached::ExternalLocal => speaker() == Speaker::Node,
         };
-        (walk.service.is_some() && !ours(walk)).then_some(Why::Foreign)
+        hidden.then_some(Why::Service)
     }
 
     /// A first packet.
@@ -95,11 +104,6 @@ impl Masquerade {
     }
 }
 
-/// The address lies in a podCIDR of this node.
-fn is_pods(router: &Router, address: IpAddr) -> bool {
-    router.gateways.iter().any(|gateway| gateway.contains(&address))
-}
-
 /// What a source of this IP version is seen as: address, first and last port.
 fn pool(router: &Router, why: Why, of: IpAddr) -> Option<(IpAddr, (u16, u16))> {
     let same = |address: &IpAddr| address.is_ipv4() == of.is_ipv4();
@@ -109,7 +113,7 @@ fn pool(router: &Router, why: Why, of: IpAddr) -> Option<(IpAddr, (u16, u16))> {
         // Its own address is what it must not see: the node, speaking to itself, sees the gateway.
         Why::Hairpin => (gateway.or(node).filter(|address| *address != of)?, HAIRPIN_PORTS),
         Why::Leaving => (node?, router.snat_ports),
-        Why::Foreign => (node.or(gateway)?, router.snat_ports),
+        Why::Service => (node.or(gateway)?, router.snat_ports),
     })
 }
 
@@ -134,9 +138,10 @@ impl Stage for Masquerade {
 mod tests {
     use super::*;
     use crate::burst::VlanEdit;
-    use crate::resolve::trial::{RST, SYN, Trial, UPLINK, endpoints, flow, icmp, ip, router};
+    use crate::resolve::trial::{RST, SYN, Trial, UPLINK, end, endpoints, flow, icmp, ip, router};
     use crate::resolve::walk::{Chosen, Copy};
     use api::{Change, Delta};
+    use std::net::SocketAddr;
 
     fn trial_of(router: Router) -> Trial {
         let changes = [endpoints(), vec![Change::Router(Delta::add(router))]].concat();
@@ -145,11 +150,16 @@ mod tests {
 
     /// What becomes of a frame that leaves by a port, after a service led to `backend`.
     fn fate(trial: &Trial, frame: &[u8], out: PortId, backend: Option<&str>) -> (Next, Source) {
+        reached(trial, frame, out, backend.map(|backend| (backend, Reached::Cluster)))
+    }
+
+    /// The same, by the service at this kind of address.
+    fn reached(trial: &Trial, frame: &[u8], out: PortId, backend: Option<(&str, Reached)>) -> (Next, Source) {
         let (next, walk) = trial.decide(1, frame, |walk| {
             walk.outputs.push(Copy { port: out, vlan: VlanEdit::Keep, mtu: u16::MAX });
-            if let Some(backend) = backend.map(ip) {
+            if let Some((backend, reached)) = backend.map(|(backend, reached)| (ip(backend), reached)) {
                 walk.key.set_destination(backend);
-                walk.service = Some(Chosen { backend });
+                walk.service = Some(Chosen { backend: SocketAddr::new(backend, 8080), reached, visit: None });
             }
         });
         (next, walk.source)
@@ -246,6 +256,55 @@ mod tests {
         let bare = trial_of(Router { node: vec![], ..router() });
         let foreign = flow(6, "203.0.113.9:1", "10.96.0.1:80", SYN);
         assert_eq!(fate(&bare, &foreign, POD_B, Some("10.0.0.2")), seen_as("10.0.0.254", ports));
+    }
+
+    #[test]
+    fn row_1_5_who_comes_by_an_external_address_is_seen_as_the_traffic_policy_says() {
+        let trial = trial_of(router());
+        let ports = Router::SNAT_PORTS;
+        let own = (Next::Continue, Source::Own);
+        for (pod, node, beyond, at, [here, there]) in [
+            ("10.0.0.1:1", "192.0.2.1:1", "203.0.113.9:1", "198.51.100.7:80", ["10.0.0.2", "10.0.7.2"]),
+            ("[fd00::1]:1", "[2001:db8::1]:1", "[2001:db8:9::9]:1", "[2001:db8:7::7]:80", ["fd00::2", "fd00:7::2"]),
+        ] {
+            let hidden = seen_as(&end(node).0.to_string(), ports);
+            let rows = [
+                // Policy Cluster: whoever speaks, wherever the backend is.
+                (pod, Reached::External, here, POD_B, hidden),
+                (pod, Reached::External, there, UPLINK, hidden),
+                (node, Reached::External, here, POD_B, hidden),
+                (node, Reached::External, there, UPLINK, hidden),
+                (beyond, Reached::External, here, POD_B, hidden),
+                (beyond, Reached::External, there, UPLINK, hidden),
+                // Policy Local.
+                (beyond, Reached::ExternalLocal, here, POD_B, own),
+                (pod, Reached::ExternalLocal, here, POD_B, own),
+                // Rule V22: pods that leave by the uplink leave as the node.
+                (pod, Reached::ExternalLocal, there, UPLINK, hidden),
+                (node, Reached::ExternalLocal, here, POD_B, hidden),
+                (node, Reached::ExternalLocal, there, UPLINK, hidden),
+                // Cluster addresses.
+                (beyond, Reached::Cluster, here, POD_B, hidden),
+                (pod, Reached::Cluster, here, POD_B, own),
+                (node, Reached::Cluster, here, POD_B, own),
+            ];
+            for (from, kind, backend, out, expected) in rows {
+                for proto in [6, 17, 132] {
+                    let frame = flow(proto, from, at, SYN);
+                    let got = reached(&trial, &frame, out, Some((backend, kind)));
+                    assert_eq!(got, expected, "{from}, {kind:?}, to {backend}");
+                }
+            }
+            // Hairpins, of every kind.
+            let gateway = if end(pod).0.is_ipv4() { "10.0.0.254" } else { "fd00::fe" };
+            for kind in [Reached::Cluster, Reached::External, Reached::ExternalLocal] {
+                for client in [pod, node] {
+                    let own_address = end(client).0.to_string();
+                    let got = reached(&trial, &flow(6, client, at, SYN), PortId(1), Some((&own_address, kind)));
+                    assert_eq!(got, seen_as(gateway, HAIRPIN_PORTS), "{client}, {kind:?}");
+                }
+            }
+        }
     }
 
     #[test]

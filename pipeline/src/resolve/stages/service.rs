@@ -1,40 +1,64 @@
 //! service: virtual address → backend.
 //!
 //! Only first packets come here; the connection that they make carries the choice to all that follow. A service address
-//! is nobody's: it is translated, answered for, or refused, and never routed on.
+//! that is nobody's is translated, answered for, or refused, and never routed on. One that is somebody's, as the node's own
+//! is where it has node ports, is a service's at those ports only, and theirs at all others.
 //!
 //! | sent to | outcome |
 //! |---|---|
-//! | a service's address and port, with backends | one of them, on to `route` |
-//! | the same, without backends | TCP reset, ICMP port unreachable: `no-backend` |
-//! | a service's address, no such port | the same: `no-service-port` |
+//! | a service's address and port, from an address that the service does not let in | dropped: `source-range` |
+//! | the same from one that it does, with backends for who speaks | one of them, on to `route` |
+//! | the same, with backends for others only, or elsewhere only | dropped: `no-local-endpoint` |
+//! | the same, without backends anywhere | TCP reset, ICMP port unreachable: `no-backend` |
+//! | a service's address and port, an answer to nothing that is known | dropped: `invalid` |
+//! | an endpoint's address, no port of a service | on as it is |
+//! | a service's address, no such port | TCP reset, ICMP port unreachable: `no-service-port` |
 //! | a service's address, ICMP echo request | the switch's own stack, which answers |
 //! | a service's address, an answer to nothing that is known | dropped: `invalid` |
 //! | a service's address, anything else | dropped: `no-service-port` |
 //! | an address of a service range that no service has | dropped: `unknown-service` |
 //!
+//! Which backends, and as whom they see the client ([`super::masquerade`]), is a matter of the address and of who speaks:
+//!
+//! | address | who speaks | backends |
+//! |---|---|---|
+//! | cluster | anybody | those that the service's internal traffic policy leaves |
+//! | external, policy Cluster | anybody | all |
+//! | external, policy Local | a pod of this node, the node itself | all: as if they went out, and came in where there is one |
+//! | external, policy Local | anybody else | those of this node |
+//!
+//! Of these a client of a service with session affinity meets the one that it met last, as long as it is one of them; this wins
+//! over any other way to choose. What it met is looked up here, and written down where the connection is made: a walk that
+//! makes none, of a trace for one, changes nothing. No remembered decision rests on it, see [`crate::live::affinity`].
+//!
 //! Worked example: 10.0.0.1:4000 → 10.96.0.1:80 leaves here as 10.0.0.1:4000 → 10.0.0.2:8080. The way back is not told
 //! here: `connection` finds it, once `commit` has made it known.
 
-use std::net::{IpAddr, SocketAddr};
+mod row;
+
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use api::{Change, Choice, Delta, PortId, Proto, Service, ServiceKey, ServiceRange};
+use api::{AddressKey, Change, Delta, PortId, Proto, Service, ServiceKey, ServiceRange};
 use ipnet::IpNet;
 
 use crate::burst::VlanEdit;
 use crate::drop::DropReason;
 use crate::key::{KeyMask, VLAN_TAGGED};
 use crate::live::Now;
+use crate::live::affinity::Visit;
 use crate::live::connections::Tuple;
 use crate::probe::cells::{TableName, Touched};
 use crate::raw::prefetch;
 use crate::resolve::ahead::Sight;
 use crate::resolve::stage::{IcmpError, Next, Reply, Stage, StageDef};
+use crate::resolve::topology::Speaker;
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::{Chosen, Copy, Walk};
-use crate::tables::{Exact, Maglev, maglev};
+use crate::tables::Exact;
+
+use row::{Row, Set};
 
 /// The stage.
 pub const STAGE: StageDef = StageDef {
@@ -46,22 +70,6 @@ pub const STAGE: StageDef = StageDef {
 
 /// The one question that is asked of the ranges: they are few, and hardly ever change.
 const RANGES: TableName = TableName::new("service range");
-
-/// One port of a service at one of its addresses.
-#[derive(Clone, Debug)]
-struct Row {
-    name: Arc<str>,
-    backends: Arc<[SocketAddr]>,
-    /// For services that ask for it.
-    maglev: Option<Maglev>,
-}
-
-impl Row {
-    fn new(service: &Service) -> Self {
-        let maglev = (service.choice == Choice::Maglev).then(|| Maglev::new(&service.backends));
-        Self { name: Arc::clone(&service.name), backends: Arc::clone(&service.backends), maglev }
-    }
-}
 
 #[derive(Clone, Debug)]
 struct Services {
@@ -103,17 +111,9 @@ impl Services {
         touched.touch(RANGES, ());
     }
 
-    /// The number of the backend of a new connection.
-    fn choose(&self, row: &Row, tuple: &Tuple, now: Now) -> Option<usize> {
-        Some(match &row.maglev {
-            Some(table) => table.choose(maglev::hash(tuple))?,
-            // A client that comes again from the same port is to be at liberty to meet another backend: the time has its part.
-            None => {
-                let hash = self.hasher.hash_one((tuple, now.0));
-                // The product maps the high half of the hash evenly onto the backends.
-                (((hash >> 32) * row.backends.len() as u64) >> 32) as usize
-            }
-        })
+    /// Who sends what is walked for.
+    fn speaker(&self, walk: &mut Walk<'_>, source: IpAddr) -> Speaker {
+        walk.router.map_or(Speaker::Beyond, |router| walk.topology.speaker(router, source, &mut walk.asked))
     }
 
     /// A first packet to a service.
@@ -121,15 +121,24 @@ impl Services {
         if !tracking::opens(walk) {
             return Next::Drop(DropReason::Invalid);
         }
-        let chosen = self.choose(row, tuple, walk.now).and_then(|number| row.backends.get(number));
-        let Some(&backend) = chosen else {
-            walk.say(|| format!("service {} has no backend", row.name));
-            return refuse(tuple, DropReason::NoBackend);
+        if !row.admits(tuple.src) {
+            walk.say(|| format!("service {}, which has {} in none of its source ranges", row.name, tuple.src));
+            return Next::Drop(DropReason::SourceRange);
+        }
+        let set = row.set(|| self.speaker(walk, tuple.src));
+        let visit = row.affinity.map(|lasts| {
+            let client = row.client(tuple);
+            Visit { client, lasts, met: walk.live.affinity.find(&client, lasts, walk.now) }
+        });
+        let met = visit.and_then(|visit| visit.met).filter(|backend| set.has(backend));
+        let Some(backend) = met.or_else(|| set.choose(tuple, walk.now, &self.hasher).copied()) else {
+            return nobody(walk, row, set, tuple);
         };
-        walk.say(|| format!("service {}, backend {backend}", row.name));
+        let again = if met.is_some() { ", which the client met before" } else { "" };
+        walk.say(|| format!("service {}, backend {backend}{}{again}", row.name, set.whose));
         walk.key.set_destination(backend.ip());
         walk.key.set_tp_dst(backend.port());
-        walk.service = Some(Chosen { backend: backend.ip() });
+        walk.service = Some(Chosen { backend, reached: row.reached(), visit });
         Next::Enter("route")
     }
 
@@ -140,6 +149,10 @@ impl Services {
             if self.ranges.iter().any(|range| range.contains(&destination)) {
                 return Next::Drop(DropReason::UnknownService);
             }
+            return Next::Continue;
+        }
+        let key = AddressKey { bridge: walk.bridge, address: destination };
+        if walk.topology.endpoint(key, &mut walk.asked).is_some() {
             return Next::Continue;
         }
         walk.say(|| format!("{destination} is a service's address, but this is not for any port of it"));
@@ -155,6 +168,16 @@ impl Services {
             Carried::Flow(_) | Carried::Stray | Carried::Nothing => Next::Drop(DropReason::NoServicePort),
         }
     }
+}
+
+/// There is no backend for a first packet.
+fn nobody(walk: &mut Walk<'_>, row: &Row, set: &Set, tuple: &Tuple) -> Next {
+    if row.is_served() {
+        walk.say(|| format!("service {} has no backend{}, and some elsewhere", row.name, set.whose));
+        return Next::Drop(DropReason::NoLocalEndpoint);
+    }
+    walk.say(|| format!("service {} has no backend", row.name));
+    refuse(tuple, DropReason::NoBackend)
 }
 
 /// Tell the sender that nobody is there, as the host of the address would.
@@ -199,8 +222,8 @@ impl Stage for Services {
         }
         let Some(row) = self.services.peek_hashed(sight.hash, &key) else { return };
         if look == 1 {
-            prefetch(Arc::as_ptr(row));
-        } else if let Some(backend) = self.choose(row, tuple, now).and_then(|number| row.backends.get(number)) {
+            row.prefetch();
+        } else if let Some(backend) = row.everybody().choose(tuple, now, &self.hasher) {
             match look {
                 2 => prefetch(backend),
                 _ => sight.to = *backend,
@@ -229,218 +252,4 @@ impl Stage for Services {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::live::Now;
-    use crate::resolve::trial::{ACK, RST, SYN, Trial, ZONE, add_service, end, flow, icmp, ip, packet, service};
-    use api::state::TraceStep;
-    use std::collections::BTreeMap;
-    use std::time::Duration;
-
-    const PAIRS: [(&str, &str, &str); 2] =
-        [("10.0.0.1:4000", "10.96.0.1:80", "10.0.0.2:8080"), ("[fd00::1]:4000", "[fd00:96::1]:80", "[fd00::2]:8080")];
-    const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
-
-    fn range(prefix: &str) -> Change {
-        Change::ServiceRange(Delta::add(ServiceRange { prefix: prefix.parse().unwrap(), origin: String::new() }))
-    }
-
-    fn trial(changes: &[Change]) -> Trial {
-        Trial::new(&STAGE, changes)
-    }
-
-    /// What becomes of a frame, and where it goes: nobody looks at more.
-    fn fate(trial: &Trial, frame: &[u8]) -> (Next, (IpAddr, u16)) {
-        let (next, walk) = trial.decide(1, frame, |_| ());
-        (next, (walk.key.destination().unwrap(), walk.key.tp_dst()))
-    }
-
-    /// The last octets of the backends of so many connections, from one source port each.
-    fn spread(trial: &Trial, connections: u16) -> BTreeMap<u8, u32> {
-        let mut seen = BTreeMap::new();
-        for port in 1..=connections {
-            let (next, (IpAddr::V4(backend), _)) =
-                fate(trial, &flow(6, &format!("10.0.0.1:{port}"), "10.96.0.1:80", SYN))
-            else {
-                panic!("IPv4")
-            };
-            assert_eq!(next, Next::Enter("route"));
-            *seen.entry(backend.octets()[3]).or_default() += 1;
-        }
-        seen
-    }
-
-    #[test]
-    fn row_1_4_a_first_packet_to_a_service_goes_to_its_backend_and_keeps_its_source_v3() {
-        for proto in PROTOS {
-            for (from, to, backend) in PAIRS {
-                let trial = trial(&[add_service(to, proto, &[backend])]);
-                let frame = flow(proto as u8, from, to, SYN);
-                let (next, walk) = trial.decide(1, &frame, |walk| walk.steps = Some(vec![TraceStep::default()]));
-                assert_eq!(next, Next::Enter("route"));
-                let now = Carried::of(&walk.key, ZONE);
-                let ((src, sport), (dst, dport)) = (end(from), end(backend));
-                assert_eq!(now, Carried::Flow(Tuple { zone: ZONE, proto: proto as u8, src, dst, sport, dport }));
-                assert_eq!(walk.service, Some(Chosen { backend: dst }));
-                let name = walk.steps.unwrap().remove(0).note;
-                assert_eq!(name, format!("service default/{to}, backend {backend}"));
-                assert!(!walk.transient);
-            }
-        }
-    }
-
-    #[test]
-    fn row_1_4_a_service_without_backends_is_refused_tcp_by_reset_the_rest_by_icmp() {
-        for proto in PROTOS {
-            for (from, to, _) in PAIRS {
-                let trial = trial(&[add_service(to, proto, &[])]);
-                let expected = match proto {
-                    Proto::Tcp => Reply::Reset(DropReason::NoBackend),
-                    _ => Reply::Error(IcmpError::PortUnreachable, end(to).0, DropReason::NoBackend),
-                };
-                assert_eq!(fate(&trial, &flow(proto as u8, from, to, SYN)).0, Next::Reply(expected));
-            }
-        }
-    }
-
-    #[test]
-    fn row_1_4_a_port_that_a_service_has_not_is_refused_by_its_own_name() {
-        for (from, to, backend) in PAIRS {
-            let trial = trial(&[add_service(to, Proto::Tcp, &[backend])]);
-            let elsewhere = to.replace(":80", ":81");
-            let refused = fate(&trial, &flow(6, from, &elsewhere, SYN)).0;
-            assert_eq!(refused, Next::Reply(Reply::Reset(DropReason::NoServicePort)));
-            for proto in [Proto::Udp, Proto::Sctp] {
-                // Rule S5: the same number of another protocol is another port.
-                let error = Reply::Error(IcmpError::PortUnreachable, end(to).0, DropReason::NoServicePort);
-                assert_eq!(fate(&trial, &flow(proto as u8, from, to, 0)).0, Next::Reply(error));
-            }
-            let gre = packet(end(from).0, end(to).0, 47, &[0; 8]);
-            assert_eq!(fate(&trial, &gre).0, Next::Drop(DropReason::NoServicePort));
-        }
-    }
-
-    #[test]
-    fn row_1_4_a_service_address_answers_ping_and_an_answer_to_nothing_is_invalid_v24() {
-        for (from, to, backend) in PAIRS {
-            let trial = trial(&[add_service(to, Proto::Tcp, &[backend])]);
-            let (src, dst) = (end(from).0.to_string(), end(to).0.to_string());
-            let [request, reply, error, stray] = if end(to).0.is_ipv4() { [8, 0, 3, 13] } else { [128, 129, 1, 9] };
-            let ping = icmp(&src, &dst, request, 7);
-            let (next, walk) = trial.decide(1, &ping, |_| ());
-            assert_eq!(next, Next::Enter("deliver"));
-            assert_eq!(walk.outputs, [Copy { port: PortId::STACK, vlan: VlanEdit::Keep, mtu: u16::MAX }]);
-            assert_eq!(walk.key, walk.start, "the stack hears it as it came");
-            for (kind, reason) in
-                [(reply, DropReason::Invalid), (error, DropReason::Invalid), (stray, DropReason::NoServicePort)]
-            {
-                assert_eq!(fate(&trial, &icmp(&src, &dst, kind, 7)).0, Next::Drop(reason), "{kind}");
-            }
-            for to in [to.to_owned(), to.replace(":80", ":81")] {
-                let reset = flow(6, from, &to, RST | ACK);
-                let (next, walk) = trial.decide(1, &reset, |_| ());
-                assert_eq!((next, walk.transient), (Next::Drop(DropReason::Invalid), true));
-            }
-        }
-    }
-
-    #[test]
-    fn row_1_4_an_address_of_a_range_that_no_service_has_is_dropped_by_name() {
-        let [v4, v6] = ["10.96.0.0/16", "fd00:96::/112"].map(range);
-        let mut trial = trial(&[v4.clone(), v6, add_service("10.96.0.1:80", Proto::Tcp, &[])]);
-        for (from, to) in [("10.0.0.1:1", "10.96.0.2:80"), ("[fd00::1]:1", "[fd00:96::2]:80")] {
-            for proto in PROTOS {
-                let dropped = Next::Drop(DropReason::UnknownService);
-                assert_eq!(fate(&trial, &flow(proto as u8, from, to, SYN)).0, dropped);
-            }
-            assert_eq!(fate(&trial, &flow(6, from, &to.replace("96", "97"), SYN)).0, Next::Continue);
-        }
-        let ping = icmp("10.0.0.1", "10.96.0.2", 8, 1);
-        assert_eq!(fate(&trial, &ping).0, Next::Drop(DropReason::UnknownService));
-        let Change::ServiceRange(delta) = v4 else { unreachable!() };
-        trial.apply(&[Change::ServiceRange(delta.inverse())]);
-        assert_eq!(fate(&trial, &ping).0, Next::Continue);
-    }
-
-    #[test]
-    fn what_is_to_no_service_or_of_a_known_connection_or_on_a_plain_bridge_goes_on_as_it_is() {
-        let trial = trial(&[range("10.96.0.0/16"), add_service("10.96.0.1:80", Proto::Tcp, &["10.0.0.2:8080"])]);
-        let (direct, served) =
-            (flow(6, "10.0.0.1:1", "10.0.0.2:8080", SYN), flow(6, "10.0.0.1:1", "10.96.0.1:80", SYN));
-        let (next, walk) = trial.decide(1, &direct, |_| ());
-        assert_eq!((next, walk.key), (Next::Continue, walk.start));
-        let (next, walk) = trial.decide(1, &served, |walk| walk.routed = false);
-        assert_eq!((next, walk.key), (Next::Continue, walk.start));
-        assert_eq!(walk.asked.deps(false), crate::probe::cells::Deps::default(), "no table was asked");
-    }
-
-    #[test]
-    fn an_address_stays_a_services_until_its_last_port_goes_s6() {
-        let services = [
-            service("10.96.0.1:80", Proto::Tcp, Choice::Random, &["10.0.0.2:80"]),
-            service("10.96.0.1:53", Proto::Udp, Choice::Random, &["10.0.0.2:53"]),
-        ];
-        let mut trial = trial(&services.clone().map(|service| Change::Service(Delta::add(service))));
-        let ping = icmp("10.0.0.1", "10.96.0.1", 8, 1);
-        let [web, dns] = services;
-        trial.apply(&[Change::Service(Delta::remove(web.clone()))]);
-        assert_eq!(fate(&trial, &ping).0, Next::Enter("deliver"));
-        let gone = fate(&trial, &flow(6, "10.0.0.1:1", "10.96.0.1:80", SYN)).0;
-        assert_eq!(gone, Next::Reply(Reply::Reset(DropReason::NoServicePort)));
-        let kept = fate(&trial, &flow(17, "10.0.0.1:1", "10.96.0.1:53", 0));
-        assert_eq!(kept, (Next::Enter("route"), end("10.0.0.2:53")));
-        trial.apply(&[Change::Service(Delta::replace(dns.clone(), dns.clone()))]);
-        trial.apply(&[Change::Service(Delta::remove(dns))]);
-        assert_eq!(fate(&trial, &ping).0, Next::Continue);
-    }
-
-    #[test]
-    fn v1_random_choice_meets_every_backend_as_often() {
-        let backends = ["10.0.0.2:8080", "10.0.0.3:8080", "10.0.0.4:8080", "10.0.0.5:8080"];
-        let mut trial = trial(&[add_service("10.96.0.1:80", Proto::Tcp, &backends)]);
-        let seen = spread(&trial, 4000);
-        assert_eq!(seen.len(), 4);
-        // Five standard deviations of a binomial distribution with n = 4000 and p = 1/4.
-        assert!(seen.values().all(|&n| (863..=1137).contains(&n)), "{seen:?}");
-        // One source port that comes again and again is not bound to one backend either.
-        let again = flow(6, "10.0.0.1:7", "10.96.0.1:80", SYN);
-        let mut met = std::collections::BTreeSet::new();
-        for second in 0..200 {
-            trial.now = Now(Duration::from_secs(second));
-            met.insert(fate(&trial, &again).1);
-        }
-        assert_eq!(met.len(), 4);
-    }
-
-    #[test]
-    fn maglev_choice_stays_when_time_passes_and_when_another_backend_leaves() {
-        let all = ["10.0.0.2:8080", "10.0.0.3:8080", "10.0.0.4:8080", "10.0.0.5:8080"];
-        let [before, after] =
-            [&all[..], &all[..3]].map(|list| service("10.96.0.1:80", Proto::Tcp, Choice::Maglev, list));
-        let mut trial = trial(&[Change::Service(Delta::add(before.clone()))]);
-        let chosen = |trial: &Trial| -> Vec<_> {
-            let frame = |port| flow(6, &format!("10.0.0.1:{port}"), "10.96.0.1:80", SYN);
-            (1..500).map(|port| fate(trial, &frame(port)).1.0).collect()
-        };
-        let first = chosen(&trial);
-        trial.now = Now(Duration::from_secs(5));
-        assert_eq!(chosen(&trial), first);
-        trial.apply(&[Change::Service(Delta::replace(before, after))]);
-        let then = chosen(&trial);
-        let stayed = first.iter().zip(&then).filter(|(a, _)| **a != ip("10.0.0.5"));
-        let (kept, moved): (Vec<_>, Vec<_>) = stayed.partition(|(a, b)| a == b);
-        assert!(kept.len() > 300 && moved.len() < 20, "{} stayed, {} moved", kept.len(), moved.len());
-        assert!(!then.contains(&ip("10.0.0.5")));
-    }
-
-    #[test]
-    fn a_refusal_is_asked_again_when_the_service_appears() {
-        let mut trial = trial(&[range("10.96.0.0/16")]);
-        let frame = flow(6, "10.0.0.1:1", "10.96.0.1:80", SYN);
-        let (_, walk) = trial.decide(1, &frame, |_| ());
-        let (deps, made) = (walk.asked.deps(false), trial.live.cells.now());
-        assert!(trial.live.cells.unchanged_since(&deps.cells(), made));
-        trial.apply(&[add_service("10.96.0.1:80", Proto::Tcp, &[])]);
-        assert!(!trial.live.cells.unchanged_since(&deps.cells(), made));
-    }
-}
+mod tests;

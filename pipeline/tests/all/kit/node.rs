@@ -18,6 +18,8 @@ use super::net::*;
 
 pub(crate) const A: u16 = 1;
 pub(crate) const B: u16 = 2;
+/// The node's own port, which is also its host number.
+pub(crate) const NODE: u16 = 3;
 pub(crate) const UPLINK: u16 = 4;
 pub(crate) const STACK: u16 = PortId::STACK.0;
 /// The host number in the router's Ethernet address.
@@ -58,14 +60,14 @@ pub(crate) fn node(workers: usize) -> Bench {
 
 /// What makes a bridge that node, with these source ports for what leaves.
 pub(crate) fn nouns(snat_ports: (u16, u16)) -> Vec<Change> {
-    let mut changes = ports(&[A, B, 3, UPLINK, STACK].map(|id| (id, Vlan::default())));
+    let mut changes = ports(&[A, B, NODE, UPLINK, STACK].map(|id| (id, Vlan::default())));
     changes.extend([
         endpoint("10.0.0.1", A, A, EndpointKind::Pod),
         endpoint("fd00::1", A, A, EndpointKind::Pod),
         endpoint("10.0.0.2", B, B, EndpointKind::Pod),
         endpoint("fd00::2", B, B, EndpointKind::Pod),
-        endpoint("192.0.2.1", 3, 3, EndpointKind::Node),
-        endpoint("2001:db8::1", 3, 3, EndpointKind::Node),
+        endpoint("192.0.2.1", NODE, NODE, EndpointKind::Node),
+        endpoint("2001:db8::1", NODE, NODE, EndpointKind::Node),
         endpoint("10.0.0.254", STACK, ROUTER, EndpointKind::Gateway),
         endpoint("fd00::fe", STACK, ROUTER, EndpointKind::Gateway),
         route("10.0.0.0/24", Hop::Endpoint),

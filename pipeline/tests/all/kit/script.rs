@@ -2,10 +2,11 @@
 //! `node`, which changes them. Addresses, ports and hosts are few, so that they meet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use api::{
-    AddressKey, BridgeId, Choice, Endpoint, EndpointKind, Hop, MacAddr, Neighbor, PortId, Proto, Route, RouteKey,
-    Router, Service, ServiceKey, Vlan,
+    AddressKey, BridgeId, Choice, Endpoint, EndpointKind, External, Hop, MacAddr, Neighbor, PortId, Proto, Route,
+    RouteKey, Router, Service, ServiceKey, Vlan,
 };
 use pipeline::checksum::{Sum, checksum};
 
@@ -132,19 +133,48 @@ impl Octets<'_> {
             }
             _ => {
                 let six = self.next() & 1 != 0;
-                let number = self.of([9, 11, 12]);
-                let proto = self.of([Proto::Tcp, Proto::Udp, Proto::Sctp]);
-                let key = ServiceKey { address: address(six, number), proto, port: self.of([80, 81]) };
-                let count = self.next() % 4;
-                let mut backends: Vec<SocketAddr> = (0..count).map(|_| self.backend(six)).collect();
-                backends.sort_unstable();
-                backends.dedup();
-                let choice = self.of([Choice::Random, Choice::Maglev]);
-                let name = "default/service".into();
-                let service = Service { choice, ..Service::new(key, name, backends.into()) };
+                let service = self.service(six);
+                let key = service.key;
                 Noun::Service(key, stays.then_some(service))
             }
         }
+    }
+
+    /// At a cluster address, the node's own or one beyond; there are two names, and affinity and traffic policies as it comes.
+    fn service(&mut self, six: bool) -> Service {
+        let number = self.of([9, 11, 12, 5, 5, 8]);
+        let proto = self.of([Proto::Tcp, Proto::Udp, Proto::Sctp]);
+        let key = ServiceKey { address: address(six, number), proto, port: self.of([80, 81]) };
+        let what = self.next();
+        let name = if what & 1 == 0 { "default/service" } else { "default/other" };
+        let outside = (matches!(number, 5 | 8) || what & 0x70 == 0).then(|| self.outside(six));
+        Service {
+            choice: self.of([Choice::Random, Choice::Maglev]),
+            affinity: self.of([None, Some(1), Some(30), Some(10_800)]),
+            elsewhere: what & 0x0e == 0,
+            external: outside.map(Arc::new),
+            ..Service::new(key, name.into(), self.backends(six))
+        }
+    }
+
+    fn backends(&mut self, six: bool) -> Arc<[SocketAddr]> {
+        let count = self.next() % 4;
+        let mut backends: Vec<SocketAddr> = (0..count).map(|_| self.backend(six)).collect();
+        backends.sort_unstable();
+        backends.dedup();
+        backends.into()
+    }
+
+    fn outside(&mut self, six: bool) -> External {
+        let local = (self.next() & 1 != 0).then(|| self.backends(six));
+        let sources = match self.next() % 6 {
+            0 => Some(Vec::new()),
+            1 => Some(vec![if six { "fd00::/64" } else { "10.0.0.0/24" }]),
+            2 => Some(vec![if six { "2001:db8::/32" } else { "203.0.113.8/31" }]),
+            _ => None,
+        };
+        let sources = sources.map(|list| list.iter().map(|text| text.parse().unwrap()).collect());
+        External { local, sources, cluster: SocketAddr::new(address(six, 9), 80) }
     }
 
     fn router(&mut self, bridge: BridgeId) -> Router {
