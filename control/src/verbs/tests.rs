@@ -115,8 +115,7 @@ fn services_are_shown_at_every_place_with_who_is_served_there() {
     objects.nodes.clear();
     objects.services.insert(web.id.clone(), web.into());
     objects.services.insert(other.id.clone(), other.into());
-    let all = crate::cluster::compile::everything(&objects);
-    let mut changed = all.clone();
+    let mut changed = crate::cluster::compile::everything(&objects);
     changed.insert(crate::cluster::model::Changed::Node("n1".into()));
     world.store.program(&objects, &changed, &mut world.switch).unwrap();
     let told = world.ask("services").unwrap();
