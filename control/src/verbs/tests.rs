@@ -91,6 +91,53 @@ fn services_are_shown_with_their_backends_and_why_they_are_not_programmed() {
 }
 
 #[test]
+fn services_are_shown_at_every_place_with_who_is_served_there() {
+    use crate::cluster::model::{External, Ingress, Policy, ServiceKind};
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = World::new(directory.path());
+    let mut objects = objects();
+    let mut web = objects.services.values().next().unwrap().as_ref().clone();
+    web.kind = ServiceKind::LoadBalancer;
+    web.ports[0].node_port = Some(30080);
+    web.affinity = Some(600);
+    let ingress = |ip: &str, proxied| Ingress { address: ip.parse().unwrap(), proxied };
+    web.external = External {
+        policy: Policy::Local,
+        ips: vec!["198.51.100.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        ingress: vec![ingress("203.0.113.5", false), ingress("203.0.113.6", true)],
+        sources: vec!["198.51.100.0/24".parse().unwrap()],
+        health_port: None,
+    };
+    let mut other = web.clone();
+    other.id.name = "zeal".into();
+    other.cluster_ips = vec!["10.96.0.11".parse().unwrap()];
+    other.external = External { ips: vec!["203.0.113.5".parse().unwrap()], ..External::default() };
+    objects.nodes.clear();
+    objects.services.insert(web.id.clone(), web.into());
+    objects.services.insert(other.id.clone(), other.into());
+    let mut changed = crate::cluster::compile::everything(&objects);
+    changed.insert(crate::cluster::model::Changed::Node("n1".into()));
+    world.store.program(&objects, &changed, &mut world.switch).unwrap();
+    let told = world.ask("services").unwrap();
+    let row = |name: &str, address: &str| {
+        let found = told.lines().find(|line| line.starts_with(name) && line.contains(&format!(" {address} ")));
+        let line = found.unwrap_or_else(|| panic!("{name} {address}: not in\n{told}"));
+        line.split_whitespace().skip(4).collect::<Vec<_>>().join(" ")
+    };
+    let web = "default/web:http";
+    assert_eq!(row(web, "10.96.0.10"), "cluster Cluster random 600s 2 - 0 programmed");
+    assert_eq!(row(web, "203.0.113.5"), "load-balancer Local random 600s 2 0 0 programmed");
+    assert_eq!(row(web, "198.51.100.1"), "external Local random 600s 2 0 0 programmed");
+    assert_eq!(row(web, "203.0.113.6"), "load-balancer Local random 600s 0 - 0 not programmed: ipMode Proxy");
+    let orphan = "external Local random 600s 0 - 0 not programmed: no clusterIP of its family";
+    assert_eq!(row(web, "2001:db8::1"), orphan);
+    let unserved = "node-port Local random 600s 0 - 0 not programmed: no address of the node serves it";
+    assert_eq!(row(web, "-"), unserved, "there is no Node object");
+    let taken = "external Cluster random 600s 0 - 0 not programmed: service default/web:http has this address and port";
+    assert_eq!(row("default/zeal:http", "203.0.113.5"), taken);
+}
+
+#[test]
 fn routes_and_neighbours_are_shown_with_those_that_do_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut world = World::new(directory.path());

@@ -555,6 +555,9 @@ type Endpoints = Vec<(u8, bool, bool, Whereabouts)>;
 /// Of an endpoint: its node, the zone and the node that it is hinted for, as numbers.
 type Whereabouts = (u8, Option<u8>, Option<u8>);
 
+/// Of a node: its address, its zone, its external address, as numbers.
+type Machine = (u8, Option<u8>, Option<u8>);
+
 /// What of a service is for clients from beyond, and its policies.
 #[derive(Clone, Debug)]
 struct Reach {
@@ -613,7 +616,7 @@ impl Reach {
 #[derive(Clone, Debug)]
 enum Step {
     /// Its podCIDR; its address, zone and external address; whether it is being deleted.
-    Node(u8, Option<(u8, (u8, Option<u8>, Option<u8>), bool)>),
+    Node(u8, Option<(u8, Machine, bool)>),
     Pod(u8, Option<(u8, bool)>),
     Service(u8, Option<(u8, u8, bool, Reach)>),
     /// Its service, and its endpoints: the last octet, ready, terminating, whereabouts.
