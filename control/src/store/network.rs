@@ -168,11 +168,10 @@ impl Store {
     }
 
     fn tell(&mut self, changes: Vec<Change>, switch: &mut dyn Switch) -> Result<(), Refusal> {
-        if changes.is_empty() {
-            return Ok(());
-        }
         let transaction = Transaction { changes };
-        switch.apply(&transaction).inspect_err(|refusal| {
+        let told = if transaction.changes.is_empty() { Ok(()) } else { switch.apply(&transaction) };
+        switch.behind(told.is_err());
+        told.inspect_err(|refusal| {
             tracing::warn!("cluster: not in force: {refusal}");
             self.cluster.undo(transaction.changes);
         })
