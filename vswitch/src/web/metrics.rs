@@ -25,8 +25,6 @@ use super::told::Told;
 use crate::stats::Totals;
 use crate::worker::clock;
 
-const NO_LABELS: [(&str, &str); 0] = [];
-
 /// A column of rows that each have one number.
 type Column<R> = (&'static str, &'static str, fn(&R) -> u64);
 
@@ -97,11 +95,10 @@ impl Metrics {
             "From the beginning of a transaction until every packet goes by it",
             &durations,
         )?;
-        let timestamp = [(NO_LABELS, updated.as_millisecond() as f64 / 1000.0)];
-        page.gauge(
+        page.number(
             "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
             "When a transaction last came into force",
-            timestamp,
+            updated.as_millisecond() as f64 / 1000.0,
         )?;
         let answered = self.answered.lock().clone();
         let names = [
@@ -212,6 +209,11 @@ impl Page<'_> {
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
+    }
+
+    /// A gauge that stands for itself.
+    fn number(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
     }
 
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {

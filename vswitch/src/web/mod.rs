@@ -99,7 +99,7 @@ pub(crate) struct Web {
 }
 
 impl Web {
-    /// Start serving, in the calling thread's namespace. Addresses that cannot be had are tried again every second.
+    /// Serve, in the calling thread's namespace: from the return on, wherever that is possible. Addresses that cannot be had are tried again every second.
     ///
     /// # Errors
     /// When the system has no thread or descriptor left.
@@ -120,7 +120,9 @@ impl Web {
         let answers = Answers::new(Arc::clone(&told), metrics.registry(), answered);
         let server = Server::new(poll, settings, Arc::clone(&told), workers, answers, (Arc::clone(&stop), waiting));
         let thread = std::thread::Builder::new().name("web".to_owned()).spawn(move || server.run())?;
-        Ok(Self { told, stop, waker, settle, thread: Some(thread) })
+        let web = Self { told, stop, waker, settle, thread: Some(thread) };
+        web.settle();
+        Ok(web)
     }
 
     /// A transaction has come into force, in this time. Returns when listeners are as it says.
@@ -131,12 +133,16 @@ impl Web {
         metered: impl Fn(PortId) -> Option<Metered>,
     ) {
         let listens = self.told.lock().record(transaction, took, metered);
-        if !listens {
-            return;
+        if listens {
+            self.settle();
         }
+    }
+
+    /// Wait until listeners are as they shall be, or cannot be had.
+    fn settle(&self) {
         let (done, wait) = bounded(1);
         if self.settle.send(done).is_ok() && self.waker.wake().is_ok() && wait.recv_timeout(SETTLED).is_err() {
-            tracing::warn!("health-check ports are not as they shall be yet");
+            tracing::warn!("ports of health checks and metrics are not as they shall be yet");
         }
     }
 

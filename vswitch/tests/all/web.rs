@@ -14,7 +14,7 @@ use vswitch::sys::netns::Namespace;
 use vswitch::web::Settings;
 
 use crate::kit::{PATIENCE, eventually};
-use crate::memory::options;
+use crate::memory::{frame, mac, offer, options, receive, send, transaction};
 
 const HEALTHZ: &str = "0.0.0.0:10256";
 const METRICS: &str = "127.0.0.1:10249";
@@ -376,5 +376,65 @@ fn metrics_say_what_the_verbs_say_in_rows_that_are_bounded() {
         Transaction { changes: ports(1000) }.inverse().changes.into_iter().take(1000).collect();
     tell(&mut switch, without_ports);
     eventually("the ports are gone", || !get(&node, METRICS, "/metrics").body.contains("null1"));
+    switch.stop();
+}
+
+/// A row's number.
+fn value(page: &str, row: &str) -> u64 {
+    let found = page.lines().find_map(|line| line.strip_prefix(row)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("{row}")).parse().unwrap()
+}
+
+#[test]
+fn metrics_of_traffic_are_those_of_the_verbs_and_never_fall() {
+    let Some(node) = node("metrics_of_traffic") else { return };
+    let mut switch = serving(&node);
+    let mut wires = [1, 2].map(|id| offer(&switch, id, 256));
+    tell(&mut switch, transaction(&[1, 2]).changes);
+    let mut stash = switch.pool().stash();
+    (0..20).for_each(|number| send(&mut wires[0], &mut stash, &frame(mac(9), mac(1), number)));
+    send(&mut wires[0], &mut stash, &[2; 9]);
+    let mut left = 0;
+    eventually("all frames left", || {
+        left += receive(&mut wires[1], &mut stash).len();
+        left == 20 && !switch.drops().is_empty()
+    });
+    let page = get(&node, METRICS, "/metrics").body;
+    let ports = switch.ports();
+    assert_eq!((ports[0].stats.rx_packets, ports[1].stats.tx_packets, switch.drops()[0].packets), (21, 20, 1));
+    for port in &ports {
+        let stats = port.stats;
+        for (name, expected) in [
+            ("rx_packets", stats.rx_packets),
+            ("rx_bytes", stats.rx_bytes),
+            ("rx_dropped", stats.rx_dropped),
+            ("rx_errors", stats.rx_errors),
+            ("tx_packets", stats.tx_packets),
+            ("tx_bytes", stats.tx_bytes),
+            ("tx_dropped", stats.tx_dropped),
+            ("tx_errors", stats.tx_errors),
+        ] {
+            let row = format!("vswitch_port_{name}_total{{port=\"p{}\"}}", port.id);
+            assert_eq!(value(&page, &row), expected, "{row}");
+        }
+    }
+    for event in switch.coverage() {
+        assert_eq!(value(&page, &format!("vswitch_coverage_total{{event=\"{}\"}}", event.name)), event.total);
+    }
+    let dropped = "vswitch_drops_total{reason=\"eth-truncated\"}";
+    assert_eq!(value(&page, dropped), 1);
+    assert!(page.contains("vswitch_table_entries{table=\"stations\"} 1.0\n"));
+
+    // A port of the same number and name begins anew; what was dropped stays dropped.
+    let [_, first, second] = transaction(&[1, 2]).changes.try_into().unwrap();
+    let goes = |change| Transaction { changes: vec![change] }.inverse().changes;
+    tell(&mut switch, goes(first.clone()));
+    wires[0] = offer(&switch, 1, 256);
+    tell(&mut switch, vec![first]);
+    tell(&mut switch, goes(second));
+    eventually("a new page", || !get(&node, METRICS, "/metrics").body.contains("port=\"p2\""));
+    let page = get(&node, METRICS, "/metrics").body;
+    assert_eq!(value(&page, "vswitch_port_rx_packets_total{port=\"p1\"}"), 0);
+    assert_eq!(value(&page, dropped), 1);
     switch.stop();
 }
