@@ -94,7 +94,10 @@ impl Watch {
 mod tests {
     use super::*;
 
-    /// The looks after which it is healthy and not, when `now` says what look number n finds.
+    /// A name, what look number n finds, and the look that notices.
+    type Row = (&'static str, fn(u32) -> Look, Option<u32>);
+
+    /// The look after which it is not healthy, when `now` says what look number n finds.
     fn fails_after(now: impl Fn(u32) -> Look) -> Option<u32> {
         let mut watch = Watch::default();
         (1..=200).find(|n| {
@@ -110,7 +113,7 @@ mod tests {
     #[test]
     fn what_stands_still_is_noticed_in_time() {
         assert_eq!(fails_after(well), None);
-        let rows: [(&str, fn(u32) -> Look, Option<u32>); 6] = [
+        let rows: [Row; 6] = [
             ("the control thread stands", |n| Look { rounds: 1, ..well(n) }, Some(1 + LATE)),
             ("it comes round each minute", |n| Look { rounds: (n / LATE).into(), ..well(n) }, None),
             ("a refused transaction", |n| Look { behind: true, ..well(n) }, Some(LATE)),
