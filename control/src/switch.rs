@@ -58,6 +58,10 @@ pub trait Switch {
     /// Walk a packet through the live program, without any effect.
     fn trace(&self, probe: &Probe) -> Traced;
 
+    /// What follows from the cluster's objects was refused, or is in force again. While it is not, it is tried again every
+    /// second.
+    fn behind(&mut self, _behind: bool) {}
+
     /// Called about once a second between requests, for the switch's own housekeeping: devices that went, counters to
     /// sum up. Must not take long: no request is answered meanwhile.
     fn tick(&mut self) {}

@@ -41,6 +41,18 @@ pub struct Reader<T> {
     value: Arc<T>,
 }
 
+/// Tells who of the readers sleeps.
+pub struct Sleepers<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Sleepers<T> {
+    /// The reader of this number sleeps, or is gone.
+    pub fn is_asleep(&self, reader: usize) -> bool {
+        self.shared.seen.get(reader).is_none_or(|seen| seen.load(Ordering::Relaxed) == ASLEEP)
+    }
+}
+
 /// A publisher and its readers. Readers start asleep: [`Reader::get`] wakes them.
 pub fn channel<T>(value: T, readers: usize) -> (Publisher<T>, Vec<Reader<T>>) {
     let current = Arc::new(value);
@@ -71,6 +83,11 @@ impl<T> Publisher<T> {
         self.shared.version.store(version, Ordering::Release);
         // Pairs with the fence in `Reader::get`: a reader that is awake is seen here, or sees the version.
         fence(Ordering::SeqCst);
+    }
+
+    /// Who of the readers sleeps, for another thread to look at.
+    pub fn sleepers(&self) -> Sleepers<T> {
+        Sleepers { shared: Arc::clone(&self.shared) }
     }
 
     /// Every reader goes by what is published, or sleeps.
@@ -174,9 +191,12 @@ mod tests {
         let (mut publisher, mut readers) = channel(1, 1);
         readers[0].get();
         readers[0].sleep();
+        let sleepers = publisher.sleepers();
+        assert!(sleepers.is_asleep(0));
         publisher.publish(2);
         publisher.wait();
         assert_eq!(*readers[0].get(), 2);
+        assert!(!sleepers.is_asleep(0));
     }
 
     #[test]
