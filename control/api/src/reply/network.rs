@@ -35,6 +35,9 @@ pub struct ServiceRow {
     pub draining: Vec<SocketAddr>,
     /// Why it is not programmed; `None` when it is.
     pub not_programmed: Option<String>,
+    /// Why processes of the node do not reach it, although others do; `None` when they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreached_by_node: Option<String>,
 }
 
 /// Answer to `routes`, by bridge and prefix.
@@ -172,10 +175,14 @@ impl Services {
                         Choice::Random => "random",
                         Choice::Maglev => "maglev",
                     };
-                    let state = s.not_programmed.as_ref().map(|why| format!("not programmed: {why}"));
+                    let state = match (&s.not_programmed, &s.unreached_by_node) {
+                        (Some(why), _) => format!("not programmed: {why}"),
+                        (None, Some(why)) => format!("programmed, but the node itself does not reach it: {why}"),
+                        (None, None) => "programmed".to_owned(),
+                    };
                     let mut row = vec![s.service.clone(), or_dash(s.address), or_dash(s.proto), or_dash(s.port)];
                     row.extend([choice.to_owned(), s.backends.len().to_string(), s.draining.len().to_string()]);
-                    row.push(state.unwrap_or_else(|| "programmed".to_owned()));
+                    row.push(state);
                     if *wide {
                         row.extend([list(&s.backends), list(&s.draining)]);
                     }
