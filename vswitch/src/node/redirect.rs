@@ -136,8 +136,9 @@ impl Redirect {
 
     /// Why processes of the node do not reach the service at this address; `None`: they do, in this way or by a route.
     pub(super) fn unreached(&self, service: &ServiceKey) -> Option<String> {
+        let told = if service.address.is_ipv4() { &self.v4 } else { &self.v6 };
         let concerned = self.services.contains_key(service) && self.local.contains(&service.address);
-        self.fault.clone().filter(|_| concerned)
+        self.fault.clone().filter(|_| concerned && matches!(told, Told::Unknown))
     }
 
     /// Tell the kernel what has changed. A failure is logged when it begins, and tried again next time.

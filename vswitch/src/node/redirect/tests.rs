@@ -191,6 +191,7 @@ fn a_kernel_that_refuses_is_complained_of_and_asked_again() {
         node.complete();
         assert_eq!(node.unreached(&port.key).as_deref(), Some("Operation not permitted (os error 1)"));
         assert_eq!(node.unreached(&far.key), None, "there is a route");
+        assert_eq!(node.unreached(&six.key), None, "the other family has its table");
         assert_kernel(Family::V6, &[&six]);
         drop(owner);
         node.upkeep();

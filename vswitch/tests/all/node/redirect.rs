@@ -244,9 +244,10 @@ fn sctp_to_a_node_port_leaves_as_the_node_and_is_answered_from_the_node_port() {
     });
 }
 
-/// An SCTP packet with one chunk, INIT (1) or INIT ACK (2), and its checksum (RFC 9260, 3).
+/// An SCTP packet with one chunk, INIT (1) or INIT ACK (2), and its checksum (RFC 9260, 3). The answer bears the tag that the
+/// INIT asked for: else the kernel's connection tracker takes it for nobody's.
 fn init(sport: u16, dport: u16, chunk: u8) -> Vec<u8> {
-    let tag = if chunk == 1 { 0 } else { 7u32 };
+    let tag = if chunk == 1 { 0 } else { 0x0303_0303u32 };
     let head = [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &tag.to_be_bytes(), &[0; 4]].concat();
     let mut packet = [&head[..], &[chunk, 0, 0, 20], &[3; 16]].concat();
     let sum = crc32c::crc32c(&packet);
