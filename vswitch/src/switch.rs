@@ -15,8 +15,8 @@ use api::state::{
     Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
 };
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, Station, StationKey,
-    Transaction,
+    AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, ServiceKey, Station,
+    StationKey, Transaction,
 };
 use control::{Refusal, Switch as Control};
 use parking_lot::Mutex;
@@ -656,6 +656,10 @@ impl Control for Switch {
         });
         // One that was learned before it was stated is still in both tables.
         learned.into_iter().filter(|row| !self.neighbors.contains_key(&row.key)).chain(stated).collect()
+    }
+
+    fn unreached_by_node(&self, service: &ServiceKey) -> Option<String> {
+        self.node.lock().unreached(service)
     }
 
     fn trace(&self, probe: &Probe) -> Traced {
