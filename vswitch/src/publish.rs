@@ -12,9 +12,12 @@
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+use pipeline::raw::ticks;
 
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, fence};
 
+/// Ticks that a burst seldom exceeds: some ten to thirty microseconds.
+const BURST: u64 = 60_000;
 /// In `seen`: the reader sleeps, and will look at the version before it reads again.
 const ASLEEP: u64 = u64::MAX;
 
@@ -99,8 +102,14 @@ impl<T> Publisher<T> {
 
     /// Wait out the grace period, then free what nobody refers to any more.
     pub fn wait(&mut self) {
+        let start = ticks();
         let mut pause = Duration::from_micros(1);
         while !self.all_have_seen() {
+            // The shortest sleep is longer than most bursts.
+            if ticks().wrapping_sub(start) < BURST {
+                std::hint::spin_loop();
+                continue;
+            }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(1));
         }
