@@ -84,18 +84,17 @@ impl Churn {
 }
 
 /// Throughput with so many changes a second, and how many there really were.
-fn slice(
-    world: &mut World,
-    churn: &mut Churn,
-    rate: u32,
-    duration: Duration,
-    machine: &Machine,
-) -> Result<(Tally, f64)> {
+fn slice(world: &mut World, churn: &mut Churn, rate: u32, params: &Params, machine: &Machine) -> Result<(Tally, f64)> {
+    let duration = params.duration / ROUNDS as u32;
     let World { switch, workers, .. } = world;
     let worker = workers.first_mut().context("a switch without workers")?;
     let (end, start) = (AtomicBool::new(false), Instant::now());
     let (tally, done) = std::thread::scope(|scope| {
-        let changes = scope.spawn(|| churn.go_on(switch, rate, &end));
+        // A thread begins where the one that started it is pinned: there it would be measured as if it were packets.
+        let changes = scope.spawn(|| {
+            params.pin_apart(1)?;
+            churn.go_on(switch, rate, &end)
+        });
         let tally = closed_loop(worker, 1, duration, machine);
         end.store(true, Ordering::Release);
         // A change that has begun waits for the worker.
@@ -121,7 +120,7 @@ fn run(params: &Params, machine: &Machine) -> Result<Outcome> {
                 // Who goes first takes turns too.
                 for n in 0..RATES.len() {
                     let rate = RATES[(round + n) % RATES.len()];
-                    let row = slice(&mut talk.world, &mut churn, rate, params.duration / ROUNDS as u32, machine)?;
+                    let row = slice(&mut talk.world, &mut churn, rate, params, machine)?;
                     rows.entry(rate).or_default().push(row);
                 }
             }
