@@ -221,6 +221,14 @@ impl FlowKey {
         Self { words }
     }
 
+    /// The key of which these are the first words; the others are zero.
+    #[inline]
+    pub fn of_words<const N: usize>(words: &[u64; N]) -> Self {
+        let mut key = Self::EMPTY;
+        key.words.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
+        key
+    }
+
     /// What counts in either.
     #[must_use]
     pub fn union(mut self, other: &Self) -> Self {

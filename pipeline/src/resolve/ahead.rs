@@ -18,7 +18,7 @@ use api::{AddressKey, BridgeId};
 
 use crate::Turn;
 use crate::burst::{Burst, Lanes, Verdict};
-use crate::key::{FlowKey, WORDS};
+use crate::key::FlowKey;
 use crate::live::connections::Tuple;
 use crate::probe;
 use crate::resolve::tracking::Carried;
@@ -48,14 +48,9 @@ pub(super) fn look<const N: usize>(
     turn: &Turn<'_>,
 ) {
     let pending = |lane: &usize| burst.verdicts.get(*lane) == Some(&Verdict::Pending);
-    let sight = |lane| {
-        let words: &[u64; N] = probe::key(burst, lane)?;
-        let mut key = FlowKey { words: [0; WORDS] };
-        key.words.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
-        match Carried::of(&key, zone) {
-            Carried::Flow(tuple) => Some(Sight { tuple, hash: 0, to: SocketAddr::new(tuple.dst, tuple.dport) }),
-            _ => None,
-        }
+    let sight = |lane| match Carried::of(&FlowKey::of_words::<N>(probe::key(burst, lane)?), zone) {
+        Carried::Flow(tuple) => Some(Sight { tuple, hash: 0, to: SocketAddr::new(tuple.dst, tuple.dport) }),
+        _ => None,
     };
     sights.extend(lanes.each().filter(pending).filter_map(sight).take(turn.walks));
     if sights.len() >= FEWEST {

@@ -181,7 +181,8 @@ impl Resolver {
             None if *walks == court.turn.walks => (Verdict::Drop(DropReason::MissOverload), VlanEdit::Keep),
             None => {
                 *walks += 1;
-                let judgement = self.judge(&frame, &layers, court);
+                let whole = key::<N>(burst, lane).map_or(FlowKey::EMPTY, FlowKey::of_words);
+                let judgement = self.judge(whole, frame.head(), &layers, court);
                 self.ask(court.in_port, &mut burst.extra, stash);
                 if let (Some(decision), Some(key)) = (&judgement.decision, key::<N>(burst, lane)) {
                     self.remember(cache, (key, hash), frame.len(), decision, court);
@@ -286,13 +287,9 @@ impl Resolver {
         }
     }
 
-    /// Decide one frame and bring about what the decision says, but for what is done to the frame itself.
-    fn judge(&mut self, frame: &Frame, layers: &Layers, court: Court<'_>) -> Judgement {
-        let key: FlowKey = parse::key(court.in_port, frame.head(), layers).masked(&court.ingress.mask);
-        self.judge_key(key, frame.head(), layers, court)
-    }
-
-    fn judge_key(&mut self, key: FlowKey, head: &[u8], layers: &Layers, court: Court<'_>) -> Judgement {
+    /// Decide one frame, of which this is the masked key, and bring about what the decision says, but for what is done to the
+    /// frame itself.
+    fn judge(&mut self, key: FlowKey, head: &[u8], layers: &Layers, court: Court<'_>) -> Judgement {
         let turn = court.turn;
         for _ in 0..ATTEMPTS {
             turn.counters.coverage.walk.add(1);

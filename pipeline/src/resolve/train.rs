@@ -38,7 +38,7 @@ impl Resolver {
 
     fn train(&mut self, train: Train, court: Court<'_>, extra: &mut Vec<Extra>, stash: &mut Stash) {
         let head = train.fragments.first().map_or(&[][..], |(frame, _)| frame.head());
-        let mut judgement = self.judge_key(train.key, head, &train.layers, court);
+        let mut judgement = self.judge(train.key, head, &train.layers, court);
         self.ask(court.in_port, extra, stash);
         judgement.octets = Some(train.octets);
         if let Ending::Related(_) = judgement.ending {
