@@ -115,6 +115,16 @@ impl Host {
             .with_context(|| format!("host {}: default route via {via}", self.name))
     }
 
+    /// Send what is for this one address to this router.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the router is not on any link.
+    pub fn route(&self, to: IpAddr, via: IpAddr) -> anyhow::Result<()> {
+        let whole = if to.is_ipv4() { 32 } else { 128 };
+        self.inside(|| Netlink::open()?.add_route((to, whole), Some(via), None))
+            .with_context(|| format!("host {}: route to {to} via {via}", self.name))
+    }
+
     /// An interface of the host.
     ///
     /// # Errors
