@@ -55,6 +55,8 @@ pub struct FakeSwitch {
     pub namespaces: Arc<Mutex<Vec<String>>>,
     /// Refuse every transaction.
     pub refuse: bool,
+    /// What it was last told by [`Switch::behind`].
+    pub behind: bool,
     /// Transactions carried out.
     pub applied: usize,
     /// Calls of [`Switch::tick`].
@@ -248,6 +250,10 @@ impl Switch for FakeSwitch {
 
     fn trace(&self, probe: &Probe) -> Traced {
         Traced { verdict: "allow".to_owned(), outputs: vec![probe.port], ..Traced::default() }
+    }
+
+    fn behind(&mut self, behind: bool) {
+        self.behind = behind;
     }
 
     fn tick(&mut self) {

@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use api::state::{
     Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
 };
-use api::{BridgeId, PortId, Transaction};
+use api::{BridgeId, PortId, ServiceKey, Transaction};
 
 /// Why something was not done: the thing, the value and the rule, in one line, without a verb in front.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,8 +55,17 @@ pub trait Switch {
     /// All neighbours, static and learned, in no order.
     fn neighbors(&self) -> Vec<NeighborState>;
 
+    /// Why processes of the node do not reach the service at this address, although others do; `None` when they do.
+    fn unreached_by_node(&self, _service: &ServiceKey) -> Option<String> {
+        None
+    }
+
     /// Walk a packet through the live program, without any effect.
     fn trace(&self, probe: &Probe) -> Traced;
+
+    /// What follows from the cluster's objects was refused, or is in force again. While it is not, it is tried again every
+    /// second.
+    fn behind(&mut self, _behind: bool) {}
 
     /// Called about once a second between requests, for the switch's own housekeeping: devices that went, counters to
     /// sum up. Must not take long: no request is answered meanwhile.

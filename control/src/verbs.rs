@@ -138,7 +138,7 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             store.remove_neighbor(bridge, *address, switch)?;
             data(&Text::default())
         }
-        Request::Services { namespace, .. } => data(&network::services(namespace.as_deref(), store.cluster())),
+        Request::Services { namespace, .. } => data(&network::services(namespace.as_deref(), store.cluster(), switch)),
         Request::Routes {} => data(&network::routes(store)),
         Request::Neighbors {} => data(&network::neighbors(store, switch)),
         Request::Connections { filter } => data(&Connections(network::connections(filter, store, switch))),

@@ -3,6 +3,7 @@
 //! Any long option can stand in the TOML file of `--config`, under its name; the command line wins.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -11,6 +12,11 @@ use ipnet::IpNet;
 
 use crate::switch;
 use crate::sys::affinity;
+use crate::web;
+
+/// Ports of kube-proxy (`pkg/cluster/ports` of Kubernetes), for an address without one.
+const HEALTHZ_PORT: u16 = 10256;
+const METRICS_PORT: u16 = 10249;
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -55,6 +61,12 @@ pub(crate) struct Typed {
     /// Addresses of the node at which node ports are served: prefixes, or the first of each family
     #[arg(long, value_name = "CIDR,…|primary", default_value = "primary")]
     nodeport_addresses: String,
+    /// Where /healthz and /livez are served, on every address by default; empty: nowhere
+    #[arg(long, value_name = "ADDRESS[:PORT]", default_value = "0.0.0.0:10256")]
+    healthz_address: String,
+    /// Where /metrics and /proxyMode are served; empty: nowhere
+    #[arg(long, value_name = "ADDRESS[:PORT]", default_value = "127.0.0.1:10249")]
+    metrics_address: String,
     /// TOML file with any of these options; the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -72,6 +84,7 @@ pub(crate) struct Config {
     pub(crate) node: NodeSettings,
     pub(crate) cluster: Option<PathBuf>,
     pub(crate) switch: switch::Options,
+    pub(crate) web: web::Settings,
     pub(crate) log: tracing_subscriber::filter::Targets,
 }
 
@@ -124,10 +137,18 @@ impl Config {
                 .ok_or_else(|| format!("--shadow {text}: 1/N is expected, such as 1/1000"))?,
         };
         let node = node_settings(&typed)?;
+        let web = web::Settings {
+            healthz: served_at("--healthz-address", &typed.healthz_address, HEALTHZ_PORT)?,
+            metrics: served_at("--metrics-address", &typed.metrics_address, METRICS_PORT)?,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        if web.healthz.is_some() && web.healthz == web.metrics {
+            return Err(format!("--metrics-address {}: --healthz-address is the same", typed.metrics_address));
+        }
         let log = typed.log.parse().map_err(|why| format!("--log {}: {why}", typed.log))?;
         let switch = switch::Options { workers, cpus, shadow, ..switch::Options::default() };
         let Typed { run_dir, state_dir, socket_group, cluster, .. } = typed;
-        Ok(Self { run_dir, state_dir, socket_group, node, cluster, switch, log })
+        Ok(Self { run_dir, state_dir, socket_group, node, cluster, switch, web, log })
     }
 }
 
@@ -179,6 +200,20 @@ fn node_ports(text: &str) -> Result<NodePortAddresses, String> {
         Ok(prefix.trunc())
     };
     text.split(',').map(prefix).collect::<Result<_, _>>().map(NodePortAddresses::Within)
+}
+
+/// An address to serve at: with a port, or the one that kube-proxy has. Empty is none.
+fn served_at(option: &str, text: &str, port: u16) -> Result<Option<SocketAddr>, String> {
+    let address = match text.parse::<SocketAddr>() {
+        _ if text.is_empty() => return Ok(None),
+        Ok(address) => Some(address),
+        Err(_) => text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port)),
+    };
+    match address {
+        Some(address) if address.port() == 0 => Err(format!("{option} {text}: port 0: 1 to 65535 is expected")),
+        Some(address) => Ok(Some(address)),
+        None => Err(format!("{option} {text}: ADDRESS:PORT is expected, such as 127.0.0.1:{port} or [::1]:{port}")),
+    }
 }
 
 /// The options in a file, as they would be typed.
@@ -265,6 +300,17 @@ mod tests {
     }
 
     #[test]
+    fn servers_are_where_kube_proxys_are_elsewhere_or_nowhere() {
+        let at = |text: &str| Some(text.parse().unwrap());
+        let web = config(&[]).unwrap().web;
+        assert_eq!((web.healthz, web.metrics), (at("0.0.0.0:10256"), at("127.0.0.1:10249")));
+        let web = config(&["--healthz-address", "[::1]:99", "--metrics-address", "::"]).unwrap().web;
+        assert_eq!((web.healthz, web.metrics), (at("[::1]:99"), at("[::]:10249")));
+        let web = config(&["--healthz-address=", "--metrics-address="]).unwrap().web;
+        assert_eq!((web.healthz, web.metrics), (None, None));
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("vswitch.toml");
@@ -287,6 +333,10 @@ mod tests {
             (["--service-cidr", "10.96.0.1/12"], "10.96.0.0/12 is the prefix"),
             (["--nodeport-addresses", "10.0.0.1"], "--nodeport-addresses 10.0.0.1: not a prefix"),
             (["--nodeport-addresses", "primary,10.0.0.0/8"], "--nodeport-addresses primary: not a prefix"),
+            (["--healthz-address", "localhost"], "--healthz-address localhost: ADDRESS:PORT is expected"),
+            (["--healthz-address", ":10256"], "--healthz-address :10256: ADDRESS:PORT is expected"),
+            (["--metrics-address", "127.0.0.1:0"], "--metrics-address 127.0.0.1:0: port 0"),
+            (["--metrics-address", "0.0.0.0:10256"], "--metrics-address 0.0.0.0:10256: --healthz-address is the same"),
             (["--snat-ports", "0-1"], "--snat-ports 0-1: FIRST-LAST"),
             (["--snat-ports", "9-5"], "--snat-ports 9-5: FIRST-LAST"),
             (["--snat-ports", "1-65536"], "--snat-ports 1-65536: FIRST-LAST"),

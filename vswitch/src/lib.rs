@@ -31,6 +31,7 @@ pub mod switch;
 mod sync;
 pub mod sys;
 mod upkeep;
+pub mod web;
 pub mod worker;
 
 /// `vswitchd`, given its command line with the program's name in front. Returns the exit code: 0 after an orderly stop,
@@ -79,6 +80,8 @@ fn data_plane(config: &Config) -> anyhow::Result<u8> {
     let signals = Signals::new(&STOP)?;
     let keeper = Keeper::from_environment()?;
     let mut switch = Switch::start(&config.switch, keeper.clone())?;
+    // Before the first transaction, which restores what was configured.
+    switch.serve(config.web.clone())?;
     let options = control::Options {
         socket: config.run_dir.join("ctl.sock"),
         socket_group: config.socket_group,

@@ -11,6 +11,8 @@
 //!   neighbour:  GATEWAY → the router's MAC, permanent, on LOCAL
 //! ```
 //!
+//! Service addresses that the kernel has itself need no route but [`redirect`], since no route is before its own.
+//!
 //! No address is given to anything: the node's addresses are where its operator put them, and the gateway's belong to the
 //! switch. All of it is there before the transaction that asks for it is answered; what somebody removes is put back
 //! within seconds; what an earlier daemon left is set right; an orderly stop, and the end of the router, take it away.
@@ -24,11 +26,15 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use api::{BridgeId, Change, Delta, MacAddr, Port, Router, Service, Transaction};
+use api::{BridgeId, Change, Delta, MacAddr, Port, Router, Service, ServiceKey, Transaction};
 use ipnet::IpNet;
 
 use crate::sys::netlink::Settings;
 use crate::sys::routes::{FAMILIES, Family, Route, Routes};
+
+mod redirect;
+
+use redirect::{Purpose, Redirect};
 
 /// What is set of our device before it is used, below `/proc/sys/net`: file and value. Packets from outside may come in by
 /// it that are answered by another way (loose reverse path filtering, RFC 3704, 2.4); its addresses need no detection of
@@ -52,6 +58,8 @@ pub(crate) struct Node {
     ranges: BTreeSet<IpNet>,
     /// Service addresses, each with the number of services that have it.
     addresses: BTreeMap<IpAddr, usize>,
+    /// Services at addresses that the kernel has itself.
+    redirect: Redirect,
     due: Due,
     /// The nouns are all there: what they do not ask for may be taken away.
     complete: bool,
@@ -123,6 +131,7 @@ impl Node {
     }
 
     fn record_service(&mut self, delta: &Delta<Service>) {
+        self.redirect.record(delta);
         match (&delta.old, &delta.new) {
             (None, Some(service)) => {
                 let count = self.addresses.entry(service.key.address).or_default();
@@ -150,12 +159,17 @@ impl Node {
         let Due { all, addresses } = std::mem::take(&mut self.due);
         let done = if all {
             self.repair()
-        } else if !addresses.is_empty() && !self.routers.is_empty() {
+        } else if (!addresses.is_empty() || self.redirect.is_due()) && !self.routers.is_empty() {
             self.place(&addresses)
         } else {
             return;
         };
         self.judge(done);
+    }
+
+    /// Why processes of the node do not reach a service at this address, when others do.
+    pub(crate) fn unreached(&self, service: &ServiceKey) -> Option<String> {
+        self.redirect.unreached(service)
     }
 
     /// Called every few seconds: set right what somebody changed.
@@ -195,36 +209,38 @@ impl Node {
         self.complaint = complaint;
     }
 
-    /// The bridge whose router the node uses, its device and the router. There is one cluster: were there more routers, the
-    /// first would have the ranges and addresses, which can lead to one place only.
-    fn serving(&self) -> Option<(BridgeId, &Router)> {
-        self.routers.iter().find(|(bridge, _)| self.devices.contains_key(bridge)).map(|(id, router)| (*id, router))
-    }
-
     /// Route or unroute single service addresses.
     fn place(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<Option<IpAddr>> {
         let line = opened(&mut self.line)?;
-        let Some((bridge, router)) = self.routers.iter().find(|(id, _)| self.devices.contains_key(id)) else {
-            return Ok(None);
-        };
-        let Some(device) = self.devices.get(bridge) else { return Ok(None) };
+        let Some((_, device, router)) = serving(&self.routers, &self.devices) else { return Ok(None) };
         let interface = line.netlink().index(device)?;
         let local = line.addresses()?;
         for address in addresses.iter().filter(|address| !covered(**address, router, &self.ranges)) {
             let Some(route) = route(IpNet::from(*address), router, interface, &local) else { continue };
-            if self.addresses.contains_key(address) {
+            if self.addresses.contains_key(address) && !own(*address, router, &local) {
                 line.add(&route)?;
             } else {
                 line.remove(&route)?;
             }
         }
-        Ok(absent(router, &local))
+        let missing = absent(router, &local);
+        self.tell_redirect(&local, false);
+        Ok(missing)
+    }
+
+    /// What is known of the node, to those who serve its own addresses.
+    fn tell_redirect(&mut self, local: &BTreeSet<IpAddr>, suspicious: bool) {
+        let Self { routers, devices, complete, redirect, .. } = self;
+        let serving = serving(routers, devices)
+            .map(|(_, device, router)| (device, FAMILIES.map(|family| source(family, router, local))));
+        let devices = devices.values().map(String::as_str).collect();
+        redirect.settle(&Purpose { serving, devices, complete: *complete, suspicious }, local);
     }
 
     /// Compare all that there is with all that there shall be, and set it right. Returns an address of the node that no
     /// interface has.
     fn repair(&mut self) -> io::Result<Option<IpAddr>> {
-        let serving = self.serving().map(|(bridge, _)| bridge);
+        let serving = serving(&self.routers, &self.devices).map(|(bridge, ..)| bridge);
         let line = opened(&mut self.line)?;
         let local = line.addresses()?;
         let mut wanted = BTreeMap::new();
@@ -250,8 +266,18 @@ impl Node {
         for family in FAMILIES {
             repair_routes(line, family, &wanted)?;
         }
+        self.tell_redirect(&local, true);
         Ok(missing)
     }
+}
+
+/// The bridge whose router the node uses, its device and the router. There is one cluster: were there more routers, the
+/// first would have the ranges and addresses, which can lead to one place only.
+fn serving<'a>(
+    routers: &'a BTreeMap<BridgeId, Router>,
+    devices: &'a BTreeMap<BridgeId, String>,
+) -> Option<(BridgeId, &'a str, &'a Router)> {
+    routers.iter().find_map(|(bridge, router)| Some((*bridge, devices.get(bridge)?.as_str(), router)))
 }
 
 /// The line, opened if it is not yet. Threads of one process may share it: it belongs to a namespace, not to a thread.
@@ -270,6 +296,11 @@ fn is_device(port: &Port) -> bool {
 /// An address of the node that no interface has: packets to it are not taken, and it cannot be sent from.
 fn absent(router: &Router, local: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     router.node.iter().copied().find(|address| !local.contains(address))
+}
+
+/// The kernel has the address itself, or shall have: no packet to it is for others.
+fn own(address: IpAddr, router: &Router, local: &BTreeSet<IpAddr>) -> bool {
+    local.contains(&address) || router.node.contains(&address)
 }
 
 /// A range, or a podCIDR, leads there already.
@@ -297,7 +328,8 @@ impl Wanted {
         ranges: &BTreeSet<IpNet>,
         addresses: impl Iterator<Item = IpAddr>,
     ) -> Self {
-        let single = addresses.filter(|address| !covered(*address, router, ranges)).map(IpNet::from);
+        let foreign = addresses.filter(|address| !own(*address, router, local));
+        let single = foreign.filter(|address| !covered(*address, router, ranges)).map(IpNet::from);
         let far = ranges.iter().copied().chain(single).filter_map(|prefix| route(prefix, router, interface, local));
         let mut routes: BTreeMap<IpNet, Route> = far.map(|route| (route.prefix, route)).collect();
         for gateway in &router.gateways {

@@ -12,9 +12,12 @@
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+use pipeline::raw::ticks;
 
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, fence};
 
+/// Ticks that a burst seldom exceeds: some ten to thirty microseconds.
+const BURST: u64 = 60_000;
 /// In `seen`: the reader sleeps, and will look at the version before it reads again.
 const ASLEEP: u64 = u64::MAX;
 
@@ -39,6 +42,18 @@ pub struct Reader<T> {
     number: usize,
     version: u64,
     value: Arc<T>,
+}
+
+/// Tells who of the readers sleeps.
+pub struct Sleepers<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Sleepers<T> {
+    /// The reader of this number sleeps, or is gone.
+    pub fn is_asleep(&self, reader: usize) -> bool {
+        self.shared.seen.get(reader).is_none_or(|seen| seen.load(Ordering::Relaxed) == ASLEEP)
+    }
 }
 
 /// A publisher and its readers. Readers start asleep: [`Reader::get`] wakes them.
@@ -73,6 +88,11 @@ impl<T> Publisher<T> {
         fence(Ordering::SeqCst);
     }
 
+    /// Who of the readers sleeps, for another thread to look at.
+    pub fn sleepers(&self) -> Sleepers<T> {
+        Sleepers { shared: Arc::clone(&self.shared) }
+    }
+
     /// Every reader goes by what is published, or sleeps.
     pub fn all_have_seen(&self) -> bool {
         let version = self.shared.version.load(Ordering::Relaxed);
@@ -82,8 +102,14 @@ impl<T> Publisher<T> {
 
     /// Wait out the grace period, then free what nobody refers to any more.
     pub fn wait(&mut self) {
+        let start = ticks();
         let mut pause = Duration::from_micros(1);
         while !self.all_have_seen() {
+            // The shortest sleep is longer than most bursts.
+            if ticks().wrapping_sub(start) < BURST {
+                std::hint::spin_loop();
+                continue;
+            }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(1));
         }
@@ -174,9 +200,12 @@ mod tests {
         let (mut publisher, mut readers) = channel(1, 1);
         readers[0].get();
         readers[0].sleep();
+        let sleepers = publisher.sleepers();
+        assert!(sleepers.is_asleep(0));
         publisher.publish(2);
         publisher.wait();
         assert_eq!(*readers[0].get(), 2);
+        assert!(!sleepers.is_asleep(0));
     }
 
     #[test]

@@ -3,15 +3,16 @@
 //! Workers count by port number and never start anew; a number is used again by a later port. So a port remembers what
 //! its number stood at when it was made, and shows what was counted since.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
 use api::PortId;
-use api::state::PortStats;
-use pipeline::counters::Count;
+use api::state::{PortStats, WorkerState};
+use pipeline::counters::{Count, Counters};
 use pipeline::drop::DropReason;
 
-use crate::worker::Handle;
-
 /// Counters of a port, summed over the workers.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     /// What went through the port.
     pub(crate) stats: PortStats,
@@ -21,9 +22,9 @@ pub(crate) struct Totals {
 
 impl Totals {
     /// What all workers counted for the number of a port since they started.
-    pub(crate) fn of(port: PortId, workers: &[Handle]) -> Self {
+    pub(crate) fn of<'a>(port: PortId, workers: impl Iterator<Item = &'a Counters>) -> Self {
         let mut totals = Self { stats: PortStats::default(), drops: vec![0; DropReason::COUNT] };
-        for counts in workers.iter().map(|worker| worker.counters.port(port)) {
+        for counts in workers.map(|worker| worker.port(port)) {
             let stats = &mut totals.stats;
             stats.rx_packets += counts.rx_packets.get();
             stats.rx_bytes += counts.rx_bytes.get();
@@ -60,4 +61,29 @@ impl Totals {
         stats.rx_dropped = self.drops.iter().sum();
         self
     }
+}
+
+/// What a worker counts of itself; what else is known of it is for the caller to fill in.
+pub(crate) fn worker(counters: &Counters) -> WorkerState {
+    let Counters { coverage, bursts, busy_ticks, idle_ticks, sleeps, entries, .. } = counters;
+    WorkerState {
+        entries: entries.load(Ordering::Relaxed),
+        packets: coverage.cache_hit.get() + coverage.cache_miss.get(),
+        bursts: bursts.get(),
+        hits: coverage.cache_hit.get(),
+        misses: coverage.cache_miss.get(),
+        busy_ticks: busy_ticks.get(),
+        idle_ticks: idle_ticks.get(),
+        sleeps: sleeps.get(),
+        ..WorkerState::default()
+    }
+}
+
+/// Events by name, summed over the workers.
+pub(crate) fn coverage<'a>(workers: impl Iterator<Item = &'a Counters>) -> BTreeMap<&'static str, u64> {
+    let mut sums = BTreeMap::new();
+    for (name, count) in workers.flat_map(|worker| worker.coverage.list()) {
+        *sums.entry(name).or_default() += count;
+    }
+    sums
 }

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::state::{
     Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
 };
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, Station, StationKey,
-    Transaction,
+    AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, ServiceKey, Station,
+    StationKey, Transaction,
 };
 use control::{Refusal, Switch as Control};
 use parking_lot::Mutex;
@@ -37,9 +37,10 @@ use crate::node::Node;
 use crate::pool;
 use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, RxQueue, stack};
 use crate::publish::{Publisher, Reader, channel};
-use crate::stats::Totals;
+use crate::stats::{self, Totals};
 use crate::sys::affinity;
 use crate::upkeep::{self, Upkeep};
+use crate::web::{self, Metered, Web};
 use crate::worker::{Handle, Snapshot, Worker, clock};
 
 /// How long a removed device may be referred to by a burst that has begun.
@@ -105,6 +106,8 @@ pub struct Switch {
     node: Arc<Mutex<Node>>,
     /// `None` for a switch whose workers are driven by the caller.
     upkeep: Option<Upkeep>,
+    /// `None` for a switch that opens no sockets.
+    web: Option<Web>,
 }
 
 /// A port of the program and its device.
@@ -191,8 +194,25 @@ impl Switch {
             neighbors: BTreeMap::new(),
             node: Arc::default(),
             upkeep: None,
+            web: None,
         };
         Ok((switch, workers))
+    }
+
+    /// Serve health checks and metrics, in the calling thread's namespace. To be called before the first transaction.
+    ///
+    /// # Errors
+    /// When the system has no thread or descriptor left. An address that cannot be had is no error.
+    pub fn serve(&mut self, settings: web::Settings) -> std::io::Result<()> {
+        let counters = self.workers.iter().map(|worker| Arc::clone(&worker.counters)).collect();
+        let workers = web::Workers { counters, sleepers: self.publisher.sleepers() };
+        self.web = Some(Web::start(settings, workers, Arc::clone(&self.live))?);
+        Ok(())
+    }
+
+    /// What the workers count.
+    fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.workers.iter().map(|worker| &*worker.counters)
     }
 
     /// Frame memory, for the far ends of memory ports.
@@ -209,6 +229,7 @@ impl Switch {
     /// them.
     pub fn stop(mut self) {
         self.upkeep = None;
+        self.web = None;
         self.node.lock().withdraw();
         self.workers.iter().for_each(Handle::stop);
         for thread in self.threads.drain(..) {
@@ -322,7 +343,7 @@ impl Switch {
     /// have to be woken for it.
     fn let_go(&mut self, device: Arc<dyn Device>) {
         self.workers.iter().for_each(Handle::wake);
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while start.elapsed() < LET_GO {
             self.publisher.free();
             if Arc::strong_count(&device) == 1 {
@@ -431,6 +452,7 @@ fn make_worker(
 
 impl Control for Switch {
     fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
+        let start = Instant::now();
         self.check(transaction)?;
         // Ports that go, or whose device changes so much that it is another one.
         let mut gone: Vec<Port> = Vec::new();
@@ -493,7 +515,7 @@ impl Control for Switch {
         for Pending { spec, queues: rx, device } in opened {
             let id = spec.id;
             self.detach(id);
-            let baseline = Totals::of(id, &self.workers);
+            let baseline = Totals::of(id, self.counters());
             self.ports.insert(id, OpenPort { spec, device: Some(device), error: None, worker: None, baseline });
             queues.push((id, rx));
         }
@@ -529,6 +551,10 @@ impl Control for Switch {
         node.record(transaction);
         node.settle();
         drop(node);
+        if let Some(web) = &self.web {
+            let metered = |port: &OpenPort| Metered { name: port.spec.name.clone(), baseline: port.baseline.clone() };
+            web.record(transaction, start.elapsed(), |id| self.ports.get(&id).map(metered));
+        }
         Ok(())
     }
 
@@ -544,7 +570,7 @@ impl Control for Switch {
                 link: status.link,
                 offloads: status.offloads,
                 worker: port.worker.map(|worker| worker as u16),
-                stats: Totals::of(*id, &self.workers).since(&port.baseline).stats,
+                stats: Totals::of(*id, self.counters()).since(&port.baseline).stats,
             }
         };
         self.ports.iter().map(state).collect()
@@ -571,7 +597,7 @@ impl Control for Switch {
     fn drops(&self) -> Vec<DropState> {
         let mut rows = Vec::new();
         for (id, port) in &self.ports {
-            let totals = Totals::of(*id, &self.workers).since(&port.baseline);
+            let totals = Totals::of(*id, self.counters()).since(&port.baseline);
             for ((_, name, sentence), packets) in DropReason::ALL.into_iter().zip(totals.drops) {
                 if packets != 0 {
                     rows.push(DropState { port: *id, reason: name.to_owned(), sentence: sentence.to_owned(), packets });
@@ -582,30 +608,17 @@ impl Control for Switch {
     }
 
     fn workers(&self) -> Vec<WorkerState> {
-        let state = |(number, worker): (usize, &Handle)| {
-            let Counters { coverage, bursts, busy_ticks, idle_ticks, sleeps, entries, .. } = &*worker.counters;
-            WorkerState {
-                number: number as u16,
-                cpu: self.cpus.get(number).copied(),
-                ports: self.ports.values().filter(|port| port.worker == Some(number)).count() as u32,
-                entries: entries.load(std::sync::atomic::Ordering::Relaxed),
-                packets: coverage.cache_hit.get() + coverage.cache_miss.get(),
-                bursts: bursts.get(),
-                hits: coverage.cache_hit.get(),
-                misses: coverage.cache_miss.get(),
-                busy_ticks: busy_ticks.get(),
-                idle_ticks: idle_ticks.get(),
-                sleeps: sleeps.get(),
-            }
+        let state = |(number, worker): (usize, &Handle)| WorkerState {
+            number: number as u16,
+            cpu: self.cpus.get(number).copied(),
+            ports: self.ports.values().filter(|port| port.worker == Some(number)).count() as u32,
+            ..stats::worker(&worker.counters)
         };
         self.workers.iter().enumerate().map(state).collect()
     }
 
     fn coverage(&self) -> Vec<Coverage> {
-        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
-        for (name, count) in self.workers.iter().flat_map(|worker| worker.counters.coverage.list()) {
-            *sums.entry(name).or_default() += count;
-        }
+        let sums = stats::coverage(self.counters());
         sums.into_iter().map(|(name, total)| Coverage { name: name.to_owned(), total }).collect()
     }
 
@@ -645,6 +658,10 @@ impl Control for Switch {
         learned.into_iter().filter(|row| !self.neighbors.contains_key(&row.key)).chain(stated).collect()
     }
 
+    fn unreached_by_node(&self, service: &ServiceKey) -> Option<String> {
+        self.node.lock().unreached(service)
+    }
+
     fn trace(&self, probe: &Probe) -> Traced {
         let to = probe.eth_dst.or_else(|| self.next_hop(probe)).unwrap_or(MacAddr::BROADCAST);
         let Some(octets) = probe::frame_of(probe, to) else {
@@ -658,7 +675,12 @@ impl Control for Switch {
         pipeline::resolve::trace::trace(program, &self.live, probe.port, &octets, clock::now())
     }
 
+    fn behind(&mut self, behind: bool) {
+        self.web.iter().for_each(|web| web.behind(behind));
+    }
+
     fn tick(&mut self) {
+        self.web.iter().for_each(Web::round);
         let gone: Vec<PortId> = self.workers.iter().flat_map(Handle::gone).collect();
         for id in gone {
             let why = self.ports.get(&id).and_then(|port| port.device.as_ref()?.status().error);

@@ -3,10 +3,11 @@
 //! The control side of `vswitchd` in this process, on a socket, with a client of that socket; the switch with its worker on a
 //! thread, on which a pod sends to a service without pause. An EndpointSlice of 100 endpoints says one port and another in
 //! turn: `seen_us` is the time from the request to the first packet that leaves for the new port, `answered_us` that to
-//! the answer; both are medians. Then a whole cluster is applied in one request: `load_s` is the time to the answer,
-//! `load_mb` what the process has grown by, its client included.
+//! the answer, which waits for the disk; both are medians. Objects are JSON, as programs write them; `seen_yaml_us` is the
+//! first of the two for YAML. Then a whole cluster is applied in one request: `load_s` is the time to the answer, `load_mb`
+//! what the process has grown by, its client included.
 
-use std::fmt::Write;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use api::rpc::Client;
 use control::{Control, NodeSettings};
 use pipeline::offload::Offload;
 use pipeline::raw::{Stash, ticks};
+use serde_json::json;
 use vswitch::keeper::Keeper;
 use vswitch::ports::{Device, Opened, Status, Tx, TxBatch};
 use vswitch::switch::{Options, Switch};
@@ -46,6 +48,8 @@ const ENDPOINTS: usize = 100;
 const TARGETS: [u16; 2] = [8080, 8081];
 /// Endpoints of a service of the load.
 const EACH: usize = 25;
+/// Changes that come as YAML.
+const AS_YAML: usize = 99;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A packet is waited for so long.
@@ -92,40 +96,36 @@ impl Device for Watch {
 
 /// A node named `n1` with its pods: one that asks, and the backends of a service.
 fn cluster() -> String {
-    let mut text = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCIDRs: [10.0.0.0/14]}\n\
-                    status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}\n"
-        .to_owned();
-    let mut pod = |name: &str, address: std::net::IpAddr| {
-        let _ = write!(
-            text,
-            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n\
-             spec: {{nodeName: n1, containers: [{{name: main}}]}}\n\
-             status: {{podIP: {address}, podIPs: [{{ip: {address}}}]}}\n"
-        );
+    let status = json!({"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]});
+    let metadata = json!({"name": "n1"});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"podCIDRs": ["10.0.0.0/14"]}, "status": status});
+    let pod = |name: &str, address: IpAddr| {
+        let spec = json!({"nodeName": "n1", "containers": [{"name": "main"}]});
+        let status = json!({"podIP": address, "podIPs": [{"ip": address}]});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec, "status": status})
     };
-    pod("client", Family::Four.client(0));
-    (0..ENDPOINTS).for_each(|n| pod(&format!("b{n}"), Family::Four.backend(n)));
-    let vip = Family::Four.service(0);
-    text + &service("watched", vip)
+    let backends = (0..ENDPOINTS).map(|n| pod(&format!("b{n}"), Family::Four.backend(n)));
+    let pods = std::iter::once(pod("client", Family::Four.client(0))).chain(backends);
+    let texts = std::iter::once(node).chain(pods).map(|object| object.to_string());
+    texts.chain([service("watched", Family::Four.service(0))]).collect()
 }
 
-fn service(name: &str, vip: std::net::IpAddr) -> String {
-    format!(
-        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
-         spec: {{clusterIP: {vip}, ports: [{{protocol: UDP, port: {SERVICE_PORT}}}]}}\n"
-    )
+fn service(name: &str, vip: IpAddr) -> String {
+    let spec = json!({"clusterIP": vip, "ports": [{"protocol": "UDP", "port": SERVICE_PORT}]});
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}).to_string()
 }
 
-fn slice(service: &str, port: u16, addresses: impl Iterator<Item = std::net::IpAddr>) -> String {
-    let mut text = format!(
-        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata: {{name: {service}-a, labels: {{kubernetes.io/service-name: {service}}}}}\n\
-         addressType: IPv4\nports: [{{protocol: UDP, port: {port}}}]\nendpoints:\n"
-    );
-    for address in addresses {
-        let _ = writeln!(text, "- {{addresses: [{address}], conditions: {{ready: true}}}}");
-    }
-    text
+fn slice(service: &str, port: u16, addresses: impl Iterator<Item = IpAddr>) -> String {
+    let endpoint = |address| json!({"addresses": [address], "conditions": {"ready": true}});
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": format!("{service}-a"), "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4",
+        "ports": [{"protocol": "UDP", "port": port}],
+        "endpoints": addresses.map(endpoint).collect::<Vec<_>>(),
+    })
+    .to_string()
 }
 
 /// The slice of the service that is watched.
@@ -133,12 +133,17 @@ fn watched(port: u16) -> String {
     slice("watched", port, (0..ENDPOINTS).map(|n| Family::Four.backend(n)))
 }
 
+/// The same object as YAML has it: JSON is YAML, too, and what begins with a marker is read as such.
+fn as_yaml(json: &str) -> String {
+    format!("---\n{json}\n")
+}
+
 /// So many services with 25 endpoints each, all on other nodes.
 fn load(services: usize) -> String {
     (1..=services).fold(String::new(), |text, n| {
         let addresses = (0..EACH).map(|i| {
             let [_, a, b, c] = ((n * EACH + i) as u32).to_be_bytes();
-            [11, a, b, c].into()
+            IpAddr::from([11, a, b, c])
         });
         let name = format!("s{n}");
         text + &service(&name, Family::Four.service(n)) + &slice(&name, TARGETS[0], addresses)
@@ -185,8 +190,14 @@ impl Daemon {
 }
 
 /// The time from a request to packets that see it, microseconds: to the answer, and to the first packet.
-fn change(daemon: &mut Daemon, watch: &Watch, target: usize, machine: &Machine) -> Result<[f64; 2]> {
-    let text = watched(TARGETS[target]);
+fn change(
+    daemon: &mut Daemon,
+    watch: &Watch,
+    target: usize,
+    spell: fn(&str) -> String,
+    machine: &Machine,
+) -> Result<[f64; 2]> {
+    let text = spell(&watched(TARGETS[target]));
     let seen = watch.of(target);
     // Nothing has left for it since the last change was answered.
     seen.store(0, Ordering::Release);
@@ -269,14 +280,18 @@ fn measure(
     let mut times: [Vec<f64>; 2] = Default::default();
     let start = Instant::now();
     for target in (0..TARGETS.len()).cycle() {
-        for (list, time) in times.iter_mut().zip(change(&mut daemon, watch, target, machine)?) {
+        for (list, time) in times.iter_mut().zip(change(&mut daemon, watch, target, str::to_owned, machine)?) {
             list.push(time);
         }
         if start.elapsed() > params.duration && times[0].len() > 2 {
             break;
         }
     }
-    times.iter_mut().for_each(|list| list.sort_by(f64::total_cmp));
+    let mut yaml = Vec::new();
+    for target in (0..TARGETS.len()).cycle().take(AS_YAML) {
+        yaml.push(change(&mut daemon, watch, target, as_yaml, machine)?[1]);
+    }
+    times.iter_mut().chain([&mut yaml]).for_each(|list| list.sort_by(f64::total_cmp));
     let at = |list: &[f64], percent: usize| list.get(list.len() * percent / 100).copied().unwrap_or_default();
     let (text, before) = (load(params.services), resident("self")?);
     let start = Instant::now();
@@ -300,6 +315,7 @@ fn measure(
             ("seen_us".to_owned(), median),
             ("seen_best_us".to_owned(), at(seen, 0)),
             ("answered_us".to_owned(), at(answered, 50)),
+            ("seen_yaml_us".to_owned(), at(&yaml, 50)),
             ("load_s".to_owned(), load),
             ("load_mb".to_owned(), grown as f64 / 1e6),
         ]

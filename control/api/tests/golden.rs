@@ -207,6 +207,7 @@ fn services() -> Services {
         sources: Some(vec!["192.0.2.0/24".parse().unwrap()]),
         draining: vec![address("10.244.1.3:8080")],
         not_programmed: None,
+        unreached_by_node: None,
     };
     let name = ServiceRow {
         service: "default/db".into(),
@@ -222,8 +223,16 @@ fn services() -> Services {
         sources: None,
         draining: Vec::new(),
         not_programmed: Some("headless".into()),
+        unreached_by_node: None,
     };
-    Services(vec![name, web])
+    let why = "Operation not permitted (os error 1)";
+    let node_port = ServiceRow {
+        address: Some("192.0.2.10".parse().unwrap()),
+        port: Some(30080),
+        unreached_by_node: Some(why.into()),
+        ..web.clone()
+    };
+    Services(vec![name, web, node_port])
 }
 
 fn routes() -> Routes {

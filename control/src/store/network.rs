@@ -38,7 +38,7 @@ impl Store {
             self.tell(changes, switch)?;
         }
         let changes = self.cluster.update(objects, changed);
-        self.tell(changes, switch).and(bridge)
+        self.tell(changes, switch).and(bridge).inspect_err(|_| switch.behind(true))
     }
 
     /// What follows from the cluster's objects.
@@ -158,8 +158,11 @@ impl Store {
     /// Tell the switch what follows from the cluster on the ports as they are now.
     pub(super) fn rebind(&mut self, switch: &mut dyn Switch) {
         let has_objects = self.cluster.has_objects();
-        if !has_objects && self.cluster.is_idle() || has_objects && self.make_bridge(switch).is_err() {
+        if !has_objects && self.cluster.is_idle() {
             return;
+        }
+        if has_objects && self.make_bridge(switch).is_err() {
+            return switch.behind(true);
         }
         let context = self.node_context(switch);
         let changes = self.cluster.rebind(context);
@@ -168,11 +171,10 @@ impl Store {
     }
 
     fn tell(&mut self, changes: Vec<Change>, switch: &mut dyn Switch) -> Result<(), Refusal> {
-        if changes.is_empty() {
-            return Ok(());
-        }
         let transaction = Transaction { changes };
-        switch.apply(&transaction).inspect_err(|refusal| {
+        let told = if transaction.changes.is_empty() { Ok(()) } else { switch.apply(&transaction) };
+        switch.behind(told.is_err());
+        told.inspect_err(|refusal| {
             tracing::warn!("cluster: not in force: {refusal}");
             self.cluster.undo(transaction.changes);
         })
@@ -363,9 +365,15 @@ pub(crate) mod tests {
         let objects = objects();
         assert!(store.program(&objects, &everything(&objects), &mut switch).is_err());
         assert!(switch.services.is_empty());
+        store.retry(&mut switch);
+        assert!(switch.behind, "health checks hear of it");
         switch.refuse = false;
         store.retry(&mut switch);
         assert_eq!((switch.services.len(), switch.routers.len()), (1, 1));
+        assert!(!switch.behind);
+        switch.refuse = true;
+        assert!(store.program(&Objects::default(), &everything(&objects), &mut switch).is_err());
+        assert!(switch.behind);
     }
 
     #[test]

@@ -17,10 +17,16 @@ use crate::store::Store;
 const NO_ROUTER: &str = "the bridge has no router";
 
 /// Services, of one namespace or of all.
-pub(super) fn services(namespace: Option<&str>, cluster: &Compiler) -> Services {
+pub(super) fn services(namespace: Option<&str>, cluster: &Compiler, switch: &dyn Switch) -> Services {
     let wanted = |service: &Service| namespace.is_none_or(|namespace| *service.id.namespace == *namespace);
     let services = cluster.services().values().filter(|service| wanted(service));
-    Services(services.flat_map(|service| service_rows(service, cluster)).collect())
+    let mut rows: Vec<_> = services.flat_map(|service| service_rows(service, cluster)).collect();
+    for row in rows.iter_mut().filter(|row| row.not_programmed.is_none()) {
+        if let (Some(address), Some(proto), Some(port)) = (row.address, row.proto, row.port) {
+            row.unreached_by_node = switch.unreached_by_node(&ServiceKey { address, proto, port });
+        }
+    }
+    Services(rows)
 }
 
 fn service_rows(service: &Service, cluster: &Compiler) -> Vec<ServiceRow> {
@@ -38,6 +44,7 @@ fn service_rows(service: &Service, cluster: &Compiler) -> Vec<ServiceRow> {
         sources: None,
         draining: Vec::new(),
         not_programmed: not_programmed(service).map(str::to_owned),
+        unreached_by_node: None,
     };
     if service.ports.is_empty() {
         return vec![empty];

@@ -1,9 +1,13 @@
 //! Rows in chunks, copy-on-write: a clone shares what a change leaves alone.
 //!
-//! The root is an array of chunks; a key's hash names its chunk, and the place in it where the row is looked for first. A
-//! change to a cloned table copies the chunks it writes to (some thirty rows each) and nothing else. Rows lie in the chunk
-//! itself, so that a look-up costs one line of memory beside the root, and so that this line can be asked for beforehand
-//! ([`Chunks::prefetch`]). Nobody's questions are noted here: that is for the tables which are made of this.
+//! ```text
+//!   root ── groups, each shared ── 64 chunks, each shared ── places, some thirty of which have rows
+//! ```
+//!
+//! A key's hash names its group, its chunk, and the place in it where the row is looked for first. A clone shares the groups; a
+//! change to it copies one group and one chunk: with a hundred thousand rows, a few hundred references and rows. Rows lie
+//! in the chunk itself, so that a look-up costs one line of memory beside the root, and so that this line can be asked for
+//! beforehand ([`Chunks::prefetch`]). Nobody's questions are noted here: that is for the tables which are made of this.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -15,6 +19,8 @@ use crate::raw::prefetch;
 
 /// Rows of a chunk, on average, before the chunks are doubled.
 const FILL: usize = 32;
+/// Chunks of a group.
+const GROUP: usize = 64;
 /// Places of the smallest chunk.
 const PLACES: usize = 8;
 
@@ -22,14 +28,24 @@ const PLACES: usize = 8;
 /// with no free place in between; behind the last place comes the first.
 type Chunk<K, V> = [Option<(K, V)>];
 
+type Group<K, V> = Vec<Arc<Chunk<K, V>>>;
+
 /// Rows by key.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunks<K, V> {
     /// That of the cells: who notes a question and asks it hashes once.
     hasher: RandomState,
-    /// A power of two.
-    chunks: Vec<Arc<Chunk<K, V>>>,
+    /// All but the last one, of which there is always one, are full; all their chunks together are a power of two.
+    groups: Vec<Arc<Group<K, V>>>,
+    /// That power of two.
+    chunks: usize,
     len: usize,
+}
+
+/// The number of the chunk of a hash, of so many.
+#[inline]
+fn at(hash: u64, chunks: usize) -> usize {
+    (hash >> 32) as usize & (chunks - 1)
 }
 
 /// So many free places.
@@ -53,7 +69,7 @@ fn find<K: Eq, V>(chunk: &Chunk<K, V>, hash: u64, key: &K) -> Option<(usize, boo
 impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
     /// No rows.
     pub(crate) fn new() -> Self {
-        Self { hasher: hasher().clone(), chunks: vec![free(PLACES)], len: 0 }
+        Self { hasher: hasher().clone(), groups: vec![Arc::new(vec![free(PLACES)])], chunks: 1, len: 0 }
     }
 
     /// The hash of a key, the same that [`crate::probe::cells::Asked::hash`] gives.
@@ -62,14 +78,16 @@ impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
     }
 
     /// The chunk of a hash. The high half chooses it; the low half the place in it.
-    fn at(&self, hash: u64) -> usize {
-        (hash >> 32) as usize & (self.chunks.len() - 1)
+    #[inline]
+    fn chunk(&self, hash: u64) -> Option<&Chunk<K, V>> {
+        let at = at(hash, self.chunks);
+        self.groups.get(at / GROUP)?.get(at % GROUP).map(AsRef::as_ref)
     }
 
     /// The row of a key with this hash.
     #[inline]
     pub(crate) fn get(&self, hash: u64, key: &K) -> Option<&V> {
-        let chunk = self.chunks.get(self.at(hash))?;
+        let chunk = self.chunk(hash)?;
         let (at, _) = find(chunk, hash, key)?;
         chunk.get(at)?.as_ref().map(|(_, row)| row)
     }
@@ -77,7 +95,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
     /// A key of this hash will be asked for soon.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
-        let Some(chunk) = self.chunks.get(self.at(hash)) else { return };
+        let Some(chunk) = self.chunk(hash) else { return };
         if let Some(place) = chunk.get(hash as usize & (chunk.len() - 1)) {
             let first = std::ptr::from_ref(place).cast::<u8>();
             prefetch(first);
@@ -88,10 +106,14 @@ impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
     /// Put a row in, or take it out. Returns the one that was there.
     pub(crate) fn set(&mut self, key: K, row: Option<V>) -> Option<V> {
         let hash = self.hasher.hash_one(key);
-        let (at, hasher) = (self.at(hash), &self.hasher);
-        let chunk = self.chunks.get_mut(at)?;
-        let old = match (find(chunk, hash, &key)?, row) {
-            ((_, false), None) => return None,
+        let (at, hasher) = (at(hash, self.chunks), &self.hasher);
+        let found = find(self.chunk(hash)?, hash, &key)?;
+        if let ((_, false), None) = (found, &row) {
+            return None;
+        }
+        let chunk = Arc::make_mut(self.groups.get_mut(at / GROUP)?).get_mut(at % GROUP)?;
+        let old = match (found, row) {
+            ((_, false), None) => None,
             ((place, true), Some(row)) => {
                 let old = Arc::make_mut(chunk).get_mut(place)?.as_mut()?;
                 return Some(std::mem::replace(&mut old.1, row));
@@ -112,17 +134,17 @@ impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
                 old
             }
         };
-        if self.len > FILL * self.chunks.len() {
+        if self.len > FILL * self.chunks {
             self.double();
         }
         old
     }
 
     fn double(&mut self) {
-        let wider = self.chunks.len() * 2;
+        let wider = self.chunks * 2;
         let mut rows: Vec<Vec<&(K, V)>> = vec![Vec::new(); wider];
         for row in self.rows() {
-            if let Some(of_chunk) = rows.get_mut((self.hasher.hash_one(row.0) >> 32) as usize & (wider - 1)) {
+            if let Some(of_chunk) = rows.get_mut(at(self.hasher.hash_one(row.0), wider)) {
                 of_chunk.push(row);
             }
         }
@@ -130,11 +152,18 @@ impl<K: Copy + Eq + Hash, V: Clone> Chunks<K, V> {
             let places = (rows.len() * 4 / 3 + 1).next_power_of_two().max(PLACES);
             laid_out(rows.into_iter(), places, &self.hasher)
         };
-        self.chunks = rows.into_iter().map(chunk).collect();
+        let mut chunks = rows.into_iter().map(chunk);
+        let groups = (0..wider.div_ceil(GROUP)).map(|_| Arc::new(chunks.by_ref().take(GROUP).collect()));
+        self.groups = groups.collect();
+        self.chunks = wider;
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &Arc<Chunk<K, V>>> {
+        self.groups.iter().flat_map(|group| group.iter())
     }
 
     fn rows(&self) -> impl Iterator<Item = &(K, V)> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter().flatten())
+        self.chunks().flat_map(|chunk| chunk.iter().flatten())
     }
 
     /// All rows, in no order.
@@ -186,16 +215,16 @@ mod tests {
         assert_eq!((get(&before, 7), get(&before, 8), before.len()), (Some(&14), Some(&16), 1000));
         assert_eq!((get(&table, 7), get(&table, 8), table.len()), (None, Some(&0), 999));
         assert_eq!(before.iter().count(), 1000);
-        let shared = before.chunks.iter().zip(&table.chunks).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
-        assert!(shared >= table.chunks.len() - 3, "a change copied more than the chunks it wrote");
+        let shared = before.chunks().zip(table.chunks()).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
+        assert!(shared >= table.chunks - 3, "a change copied more than the chunks it wrote");
     }
 
     #[test]
     fn no_chunk_is_full_and_most_are_small() {
         let mut table = Chunks::new();
         (0..100_000u32).for_each(|i| _ = table.set(i, Some(())));
-        assert!(table.chunks.iter().all(|chunk| chunk.iter().any(Option::is_none)));
-        let places: usize = table.chunks.iter().map(|chunk| chunk.len()).sum();
+        assert!(table.chunks().all(|chunk| chunk.iter().any(Option::is_none)));
+        let places: usize = table.chunks().map(|chunk| chunk.len()).sum();
         assert!(places < 4 * table.len(), "{places} places");
     }
 

@@ -2,12 +2,17 @@
 //! transactions are those that their sum builds from nothing.
 
 use api::{BridgeId, Change, Delta, MacAddr, Port, StationKey, Vlan};
+use pipeline::drop::DropReason;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 use crate::kit::Bench;
 use crate::kit::history::{Event, Noun, PORTS, agrees, beginning, beginning_of_a_node, play};
 use crate::kit::net::*;
 use crate::kit::script::Octets;
+
+/// Histories that are looked at for what they meet.
+const HISTORIES: usize = 100;
 
 fn bridge_id() -> impl Strategy<Value = BridgeId> {
     (1u16..=2).prop_map(BridgeId)
@@ -97,6 +102,29 @@ proptest! {
         let events = events.iter().map(|octets| Octets(octets).event());
         play(workers, entries, generation, beginning_of_a_node(), events);
     }
+}
+
+#[test]
+fn histories_of_a_node_meet_what_services_can_come_to() {
+    // SplitMix64 (Steele et al., OOPSLA 2014).
+    let mut state = 7u64;
+    let mut octet = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed >> 56) as u8
+    };
+    let (mut reasons, mut clients) = (BTreeSet::new(), 0);
+    for _ in 0..HISTORIES {
+        let octets: Vec<Vec<u8>> = (0..80).map(|_| (0..64).map(|_| octet()).collect()).collect();
+        let bench = play(2, 4096, 1, beginning_of_a_node(), octets.iter().map(|octets| Octets(octets).event()));
+        reasons.extend(bench.reasons);
+        clients += bench.live.affinity.len();
+    }
+    use DropReason::*;
+    for reason in [Invalid, UnknownService, SourceRange, NoLocalEndpoint, NoServicePort, NoNodeAddress] {
+        assert!(reasons.contains(&reason), "{reason}: {reasons:?}");
+    }
+    assert!(clients > HISTORIES / 10, "{clients} clients were remembered");
 }
 
 #[test]

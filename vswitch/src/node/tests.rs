@@ -9,7 +9,7 @@ use crate::sys::netns::Namespace;
 const BRIDGE: BridgeId = BridgeId(1);
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
-fn local() -> Port {
+pub(super) fn local() -> Port {
     Port {
         id: PortId(1),
         name: "br-pods".to_owned(),
@@ -24,7 +24,7 @@ fn local() -> Port {
     }
 }
 
-fn router() -> Router {
+pub(super) fn router() -> Router {
     Router {
         bridge: BRIDGE,
         mac: MAC,
@@ -44,13 +44,13 @@ fn service(address: &str, port: u16) -> Service {
     Service::new(key, "default/web".into(), [].into())
 }
 
-fn tell(node: &mut Node, changes: Vec<Change>) {
+pub(super) fn tell(node: &mut Node, changes: Vec<Change>) {
     node.record(&Transaction { changes });
     node.settle();
 }
 
 /// A namespace with a veth that stands for the bridge's interface, and one that has the node's addresses.
-fn namespace() -> Option<Namespace> {
+pub(super) fn namespace() -> Option<Namespace> {
     let Ok(namespace) = Namespace::new() else {
         println!("SKIPPED: needs CAP_SYS_ADMIN and CAP_NET_ADMIN");
         return None;
@@ -164,6 +164,31 @@ fn ranges_are_routed_and_service_addresses_only_where_no_range_has_them() {
         assert_kernel(&[pods4, moved, single, pods6], &NEIGHBOURS, [true; 2]);
         node.withdraw();
         nothing();
+    });
+}
+
+#[test]
+fn addresses_that_the_kernel_has_itself_are_not_routed() {
+    let Some(namespace) = namespace() else { return };
+    namespace.run(|| {
+        let netlink = Netlink::open().unwrap();
+        let eth0 = netlink.index("eth0").unwrap();
+        netlink.add_address(eth0, "198.51.100.7".parse().unwrap(), 32).unwrap();
+        // The node's own, whether or not an interface has it already, and another that one has.
+        let services = ["192.0.2.10", "192.0.2.11", "198.51.100.7", "198.51.100.8"].map(|address| service(address, 80));
+        let mut twice = router();
+        twice.node.push("192.0.2.11".parse().unwrap());
+        let mut node = Node::default();
+        tell(&mut node, vec![Change::Port(Delta::add(local())), Change::Router(Delta::add(twice))]);
+        tell(&mut node, services.iter().map(|service| Change::Service(Delta::add(service.clone()))).collect());
+        let [pods4, pods6] = POD_ROUTES;
+        let routed = |address: &str| format!("{address}/32 via 10.1.0.1 src 192.0.2.10");
+        assert_kernel(&[pods4, &routed("198.51.100.8"), pods6], &NEIGHBOURS, [true; 2]);
+        netlink.remove_address(eth0, "198.51.100.7".parse().unwrap(), 32).unwrap();
+        netlink.add_address(eth0, "198.51.100.8".parse().unwrap(), 32).unwrap();
+        node.complete();
+        node.upkeep();
+        assert_kernel(&[pods4, &routed("198.51.100.7"), pods6], &NEIGHBOURS, [true; 2]);
     });
 }
 

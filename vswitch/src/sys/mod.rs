@@ -6,10 +6,13 @@
 #![allow(unsafe_code)]
 
 pub mod affinity;
+pub mod conntrack;
 pub mod cpu;
 pub mod mmap;
 pub mod netlink;
 pub mod netns;
+mod nfnetlink;
+pub mod nftables;
 pub mod packet;
 pub mod routes;
 pub mod signal;

@@ -193,6 +193,19 @@ impl Netlink {
         self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
+    /// Take an address from an interface.
+    ///
+    /// # Errors
+    /// What the kernel says; `EADDRNOTAVAIL` when it has it not.
+    pub fn remove_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address);
+        message.header.prefix_len = prefix;
+        message.header.index = index;
+        message.attributes.extend([AddressAttribute::Local(address), AddressAttribute::Address(address)]);
+        self.change(RouteNetlinkMessage::DelAddress(message), 0)
+    }
+
     /// Route `destination` (address and prefix length; length 0 is the default route) to a gateway, an interface, or a
     /// gateway on an interface.
     ///

@@ -8,3 +8,4 @@ mod packet;
 mod ports;
 mod services;
 mod storms;
+mod web;

@@ -139,13 +139,13 @@ impl Net {
     }
 }
 
-fn offer(switch: &Switch, id: u16, depth: usize) -> Wire {
+pub(crate) fn offer(switch: &Switch, id: u16, depth: usize) -> Wire {
     let (opened, wire) = pair(depth, false).unwrap();
     switch.offer(&format!("p{id}"), opened);
     wire
 }
 
-fn send(wire: &mut Wire, stash: &mut Stash, octets: &[u8]) {
+pub(crate) fn send(wire: &mut Wire, stash: &mut Stash, octets: &[u8]) {
     let start = Instant::now();
     let mut frame = loop {
         match stash.take() {
@@ -163,7 +163,7 @@ fn send(wire: &mut Wire, stash: &mut Stash, octets: &[u8]) {
     wire.kick();
 }
 
-fn receive(wire: &mut Wire, stash: &mut Stash) -> Vec<u64> {
+pub(crate) fn receive(wire: &mut Wire, stash: &mut Stash) -> Vec<u64> {
     let mut numbers = Vec::new();
     while let Some(frame) = wire.receive() {
         numbers.push(number_of(frame.head()));

@@ -20,6 +20,8 @@ use vswitch::sys::routes::{FAMILIES, Routes};
 
 use crate::memory::options;
 
+mod redirect;
+
 const BR: BridgeId = BridgeId(1);
 const LOCAL: PortId = PortId(1);
 const PODS: [PortId; 2] = [PortId(2), PortId(3)];

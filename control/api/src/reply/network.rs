@@ -50,6 +50,9 @@ pub struct ServiceRow {
     pub draining: Vec<SocketAddr>,
     /// Why it is not programmed; `None` when it is.
     pub not_programmed: Option<String>,
+    /// Why processes of the node do not reach it, although others do; `None` when they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreached_by_node: Option<String>,
 }
 
 /// What kind of address a service has.
@@ -236,11 +239,15 @@ impl Services {
                         Choice::Maglev => "maglev",
                     };
                     let affinity = or_dash(s.affinity.map(|seconds| format!("{seconds}s")));
-                    let state = s.not_programmed.as_ref().map(|why| format!("not programmed: {why}"));
+                    let state = match (&s.not_programmed, &s.unreached_by_node) {
+                        (Some(why), _) => format!("not programmed: {why}"),
+                        (None, Some(why)) => format!("programmed, but the node itself does not reach it: {why}"),
+                        (None, None) => "programmed".to_owned(),
+                    };
                     let mut row = vec![s.service.clone(), or_dash(s.address), or_dash(s.proto), or_dash(s.port)];
                     row.extend([s.kind.name(), s.policy.name(), choice].map(str::to_owned));
                     row.extend([affinity, s.backends.len().to_string(), or_dash(s.local.as_ref().map(Vec::len))]);
-                    row.extend([s.draining.len().to_string(), state.unwrap_or_else(|| "programmed".to_owned())]);
+                    row.extend([s.draining.len().to_string(), state]);
                     if *wide {
                         let local = s.local.as_deref().unwrap_or_default();
                         row.extend([list(&s.backends), list(local), list(&s.draining)]);

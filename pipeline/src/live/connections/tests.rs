@@ -1,6 +1,6 @@
 //! What the table promises, one row a test.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::ledger::Limits;
@@ -434,4 +434,19 @@ fn a_view_tells_what_conntrack_does() {
         ("10.0.0.7:8080".into(), "10.0.0.1:40000".into())
     );
     assert_eq!(live.connections.list()[0].state(at(1000)).expires, 0);
+}
+
+#[test]
+fn connections_are_counted_by_protocol_and_state() {
+    let live = Live::default();
+    for port in 1..=3 {
+        made(&live, &plan(udp(port)), 1);
+    }
+    let found = made(&live, &plan(tcp(1)), 1);
+    made(&live, &plan(tcp(2)), 1);
+    live.connections.advance(found.name, Direction::Reply, Event { flags: SYN | ACK }, at(1));
+    let counted = BTreeMap::from([((UDP, "UNREPLIED"), 3), ((TCP, "SYN_RECV"), 1), ((TCP, "SYN_SENT"), 1)]);
+    assert_eq!(live.connections.census(), counted);
+    live.connections.kill_where(&|view| view.original.proto == TCP, at(2), &live.cells);
+    assert_eq!(live.connections.census(), BTreeMap::from([((UDP, "UNREPLIED"), 3)]));
 }

@@ -1,5 +1,6 @@
 //! What the control side sees of connections.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api::PortId;
@@ -57,6 +58,19 @@ impl Connections {
     pub fn list(&self) -> Vec<View> {
         let fresh = self.ledger.lock().fresh();
         (1..fresh).filter_map(|slot| self.view(slot)).collect()
+    }
+
+    /// How many connections of each protocol are in each state, in the words of conntrack.
+    pub fn census(&self) -> BTreeMap<(u8, &'static str), u64> {
+        let fresh = self.ledger.lock().fresh();
+        let mut census = BTreeMap::new();
+        for reading in (1..fresh).filter_map(|slot| self.records.read(slot)) {
+            if reading.word.life == Life::LIVE {
+                let proto = reading.proto();
+                *census.entry((proto, reading.word.status.word(proto, reading.lasted()))).or_default() += 1;
+            }
+        }
+        census
     }
 
     pub(super) fn view(&self, slot: u32) -> Option<View> {

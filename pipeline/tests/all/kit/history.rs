@@ -2,11 +2,12 @@
 //! at random (`same.rs`) or out of octets (the fuzz target `path`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, Neighbor, Port, PortId, Route, RouteKey, Router, Service,
-    ServiceKey, ServiceRange, Station, StationKey, Vlan,
+    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Neighbor, Port, PortId, Route, RouteKey, Router,
+    Service, ServiceKey, ServiceRange, Station, StationKey, Vlan,
 };
 use ipnet::IpNet;
 use pipeline::drop::DropReason;
@@ -248,6 +249,27 @@ pub(crate) fn beginning() -> Event {
     Event::Transaction(both.into_iter().chain(ports).collect())
 }
 
+/// Services at the node's own address, under policy Local without a backend here for who is beyond, and at one beyond. They
+/// remember their clients.
+fn services() -> impl Iterator<Item = Noun> {
+    let rows = [
+        ("192.0.2.1:80", "10.0.0.2:8080", Some([].into())),
+        ("[2001:db8::1]:80", "[fd00::2]:8080", Some([].into())),
+        ("198.51.100.7:80", "10.0.0.2:8080", None),
+        ("[2001:db8:7::7]:80", "[fd00::2]:8080", None),
+    ];
+    rows.into_iter().flat_map(|(at, backend, local)| {
+        let external = Arc::new(External { local, sources: None, cluster: at.parse().unwrap() });
+        super::node::service(at, backend).into_iter().filter_map(move |change| match change {
+            Change::Service(Delta { new: Some(row), .. }) => {
+                let row = Service { affinity: Some(30), external: Some(Arc::clone(&external)), ..row };
+                Some(Noun::Service(row.key, Some(row)))
+            }
+            _ => None,
+        })
+    })
+}
+
 /// A bridge with a router on top.
 pub(crate) fn beginning_of_a_node() -> Event {
     let Event::Transaction(mut nouns) = beginning() else { return beginning() };
@@ -260,6 +282,7 @@ pub(crate) fn beginning_of_a_node() -> Event {
         Change::Service(Delta { new: Some(row), .. }) => Some(Noun::Service(row.key, Some(row))),
         _ => None,
     }));
+    nouns.extend(services());
     Event::Transaction(nouns)
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Bench {
     /// What a burst believes to be in force, if not what is.
     pub(crate) moment: Option<Moment>,
     order: &'static [&'static StageDef],
+    /// Every reason for which a frame was dropped so far.
+    pub(crate) reasons: BTreeSet<DropReason>,
     /// What left beside the lanes, since a test last took it.
     pub(crate) extra: Vec<(u16, Vec<u8>)>,
     workers: Vec<Worker>,
@@ -114,6 +116,7 @@ impl Bench {
             walks: usize::MAX,
             moment: None,
             order,
+            reasons: BTreeSet::new(),
             workers: std::iter::repeat_with(worker).take(workers).collect(),
             newcomer: Worker { pipeline: Pipeline::heap(NEWCOMER, 0), counters: Counters::new(64) },
             extra: Vec::new(),
@@ -207,7 +210,7 @@ impl Bench {
         number: Option<usize>,
         see: &mut dyn FnMut(&Frame),
     ) -> Vec<Fate> {
-        let Self { live, program, now, walks, moment, extra, workers, newcomer, burst, stash, .. } = self;
+        let Self { live, program, now, walks, moment, reasons, extra, workers, newcomer, burst, stash, .. } = self;
         let worker = match number {
             Some(number) => &mut workers[number],
             None => newcomer,
@@ -253,6 +256,7 @@ impl Bench {
                 }
             }
             stash.give(frame);
+            reasons.extend(&fate.drops);
             fates.push(fate);
         }
         for Extra { frame, port, .. } in burst.extra.drain(..) {
