@@ -18,10 +18,8 @@ use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, bind, connect, recv, send, socket};
 
 use crate::claim::Probe;
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 
-/// An answer has to come within this time; the first includes address resolution.
-const PATIENCE: Duration = Duration::from_millis(700);
 /// How often a server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -2,10 +2,10 @@
 
 use super::objects::{WEB, beyond};
 use crate::claim::{Control, Probe, Report};
-use crate::greeter::{Outcome, Over, ask};
+use crate::greeter::{BOTH, Outcome, ask};
 use crate::host::Host;
 use crate::labs::cluster::{BEYOND, Cluster, Dual, FAMILIES, Ip, NODE};
-use crate::labs::ways::{all, any, each_way};
+use crate::labs::ways::{all, any, at_once};
 
 pub(super) const REACHED: &str =
     "the outside and pods reach a service at its node port, its external address and its load balancer's";
@@ -44,19 +44,18 @@ fn everywhere(
     clients: &[(&Host, Dual)],
     judge: impl Fn(Ip, Dual, Outcome) -> Probe + Sync,
 ) -> anyhow::Result<Vec<Probe>> {
-    let mut probes = Vec::new();
+    let mut cases = Vec::new();
     for (client, address) in clients {
-        let places = FAMILIES.map(|ip| WEB.places(ip));
-        for place in 0..places[0].len() {
-            probes.extend(each_way(|ip, over: Over| {
-                let to = places[usize::from(ip == Ip::V6)][place];
-                let probe = judge(ip, *address, ask(client, over, to)?);
-                let text = format!("{} at {to} {over}: {}", client.name(), probe.text());
-                Ok(if probe.arrived() { Probe::Arrived(text) } else { Probe::Silent(text) })
-            })?);
+        for ip in FAMILIES {
+            let places = WEB.places(ip);
+            cases.extend(places.iter().flat_map(|to| BOTH.map(|over| (*client, *address, ip, over, *to))));
         }
     }
-    Ok(probes)
+    at_once(&cases, |(client, address, ip, over, to)| {
+        let probe = judge(*ip, *address, ask(client, *over, *to)?);
+        let text = format!("{} at {to} {over}: {}", client.name(), probe.text());
+        Ok(if probe.arrived() { Probe::Arrived(text) } else { Probe::Silent(text) })
+    })
 }
 
 /// Arrived if whoever answered saw this address.
