@@ -25,51 +25,15 @@ pub(super) struct Service {
 
 /// Four services onto two pods with two ports each.
 pub(super) const FOUR: [Service; 4] = [
-    Service {
-        name: "a-1",
-        address: Dual("10.96.0.11", "fd00:96::11"),
-        selector: "pod: a",
-        target: GREETER,
-        node_port: 30081,
-    },
-    Service {
-        name: "a-2",
-        address: Dual("10.96.0.12", "fd00:96::12"),
-        selector: "pod: a",
-        target: SECOND,
-        node_port: 30082,
-    },
-    Service {
-        name: "b-1",
-        address: Dual("10.96.0.13", "fd00:96::13"),
-        selector: "pod: b",
-        target: GREETER,
-        node_port: 30083,
-    },
-    Service {
-        name: "b-2",
-        address: Dual("10.96.0.14", "fd00:96::14"),
-        selector: "pod: b",
-        target: SECOND,
-        node_port: 30084,
-    },
+    Service::new("a-1", Dual("10.96.0.11", "fd00:96::11"), "pod: a", GREETER, 30081),
+    Service::new("a-2", Dual("10.96.0.12", "fd00:96::12"), "pod: a", SECOND, 30082),
+    Service::new("b-1", Dual("10.96.0.13", "fd00:96::13"), "pod: b", GREETER, 30083),
+    Service::new("b-2", Dual("10.96.0.14", "fd00:96::14"), "pod: b", SECOND, 30084),
 ];
-/// All pods, at every place.
-pub(super) const WEB: Service = Service {
-    name: "web",
-    address: Dual("10.96.0.10", "fd00:96::10"),
-    selector: "app: web",
-    target: GREETER,
-    node_port: 30080,
-};
-/// A service without a selector, that has the places as soon as [`WEB`] is gone.
-pub(super) const FAR: Service = Service {
-    name: "far",
-    address: Dual("10.96.0.15", "fd00:96::15"),
-    selector: "",
-    target: GREETER,
-    node_port: 30085,
-};
+/// All pods.
+pub(super) const WEB: Service = Service::new("web", Dual("10.96.0.10", "fd00:96::10"), "app: web", GREETER, 30080);
+/// Whoever its slices say.
+pub(super) const FAR: Service = Service::new("far", Dual("10.96.0.15", "fd00:96::15"), "", GREETER, 30085);
 
 /// The objects that are there from the beginning.
 pub(super) fn manifests() -> String {
@@ -86,6 +50,10 @@ pub(super) fn beyond() -> String {
 }
 
 impl Service {
+    const fn new(name: &'static str, address: Dual, selector: &'static str, target: u16, node_port: u16) -> Self {
+        Self { name, address, selector, target, node_port }
+    }
+
     /// At its cluster address.
     pub(super) fn at(self, ip: Ip) -> SocketAddr {
         self.address.at(ip, PORT)
@@ -121,7 +89,7 @@ impl Service {
         )
     }
 
-    /// Slices with one endpoint on this node, or else with none or with one on another node.
+    /// Slices with this endpoint on a node of this name, or with none.
     pub(super) fn slices(self, endpoint: Option<Dual>, node: &str) -> String {
         let of = |ip: Ip| {
             let endpoint = endpoint.map_or_else(String::new, |address| {
@@ -147,20 +115,15 @@ mod tests {
 
     #[test]
     fn every_place_is_of_its_version_and_no_two_are_the_same() {
-        let mut all = Vec::new();
+        let services = FOUR.into_iter().chain([WEB, FAR]);
         for ip in FAMILIES {
-            for service in FOUR.into_iter().chain([WEB, FAR]) {
-                all.extend([service.at(ip), service.node_port(ip)]);
-            }
-            all.extend(&WEB.places(ip)[1..]);
-            assert!(
-                all.iter().skip(if ip == Ip::V4 { 0 } else { all.len() / 2 }).all(|at| at.is_ipv4() == (ip == Ip::V4))
-            );
+            let own = services.clone().flat_map(|service| [service.at(ip), service.node_port(ip)]);
+            let mut all: Vec<SocketAddr> = own.chain(WEB.places(ip).into_iter().skip(1)).collect();
+            assert!(all.iter().all(|at| at.is_ipv4() == (ip == Ip::V4) && !at.ip().is_unspecified()), "{all:?}");
+            let count = all.len();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), count);
         }
-        let count = all.len();
-        all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), count);
-        assert!(all.iter().all(|at| !at.ip().is_unspecified()));
     }
 }

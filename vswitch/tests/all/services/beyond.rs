@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use vswitch::sys::netlink::Netlink;
 
+use super::outcomes::both_speak;
 use crate::kit::*;
 
 /// Who comes from beyond, and who from a pod.
@@ -153,6 +154,24 @@ fn v16_a_service_of_one_ip_version_has_no_place_in_the_other() {
                 [external, balancer].into_iter().for_each(|to| nobody_answers(client, to));
             }
             bed.delete("service", "web");
+        }
+    });
+}
+
+#[test]
+fn v18_one_port_of_the_outside_speaks_at_once_to_two_places_of_one_endpoint() {
+    on_a_node("v18_one_port_of_the_outside_speaks_at_once_to_two_places_of_one_endpoint", |bed| {
+        let _server = bed.b.serve(8080);
+        bed.lead_the_outside_here();
+        bed.apply(&on_nodes("web", &[(&bed.b, HERE, "conditions: {ready: true}")]));
+        for (round, policy) in ["Cluster", "Local"].into_iter().enumerate() {
+            bed.apply(&beyond("web", 10, &format!(", externalTrafficPolicy: {policy}")));
+            for family in FAMILIES {
+                let [node_port, external, balancer] = bed.places(family);
+                let from = 5000 + 10 * round as u16 + family as u16;
+                both_speak(&bed.outside, from, [node_port, external]);
+                both_speak(&bed.outside, from + 5, [external, balancer]);
+            }
         }
     });
 }
