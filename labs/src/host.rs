@@ -18,7 +18,7 @@ use vswitch::sys::netns::Namespace;
 
 /// An answer has to come within this time. Kernels ask again for an address, and send a SYN again, after one second (RFC
 /// 4861 section 10, RFC 6298 section 2): who waits for less takes one lost frame, or a busy machine, for silence.
-pub const PATIENCE: Duration = Duration::from_millis(1500);
+pub const PATIENCE: Duration = Duration::from_millis(1200);
 
 /// A network namespace and the name that the lab calls it by.
 #[derive(Debug)]

@@ -15,6 +15,8 @@ use anyhow::Context;
 use crate::claim::Probe;
 use crate::host::{Host, PATIENCE};
 
+/// A datagram's echo has to come back within this time: nobody sends it again.
+const ECHO: Duration = Duration::from_millis(700);
 /// No octet of a transfer for this time: it has failed. Longer than any outage that a lab makes.
 const STALL: Duration = Duration::from_secs(10);
 /// What a transfer hands to its socket at a time.
@@ -42,7 +44,7 @@ pub fn udp_echo_of(from: &Host, to: &Host, address: SocketAddr, sizes: &[usize])
     let server = to.udp(any(address))?;
     server.set_read_timeout(Some(Duration::from_millis(50)))?;
     let client = from.udp(any(SocketAddr::new(address.ip(), 0)))?;
-    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(ECHO))?;
     let done = Stop::default();
     let sign = done.sign();
     let echo = std::thread::spawn(move || echo_server(&server, &sign));
@@ -73,7 +75,7 @@ pub fn udp_echo_of(from: &Host, to: &Host, address: SocketAddr, sizes: &[usize])
         _ => Probe::Silent(format!(
             "{far} received {} octets, {near} {answered} of {datagrams} echoes, within {} ms",
             received.hash.octets,
-            PATIENCE.as_millis()
+            ECHO.as_millis()
         )),
     })
 }

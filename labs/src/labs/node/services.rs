@@ -11,7 +11,7 @@ use crate::claim::{Control, Probe, Report};
 use crate::greeter::{Line, Outcome, Over, ask};
 use crate::host::Host;
 use crate::labs::cluster::{Cluster, FAMILIES, GATEWAY, GREETER, Ip, NO_SERVICE, NODE, Pod};
-use crate::labs::ways::{all, any, each_way, every, every_way, some, some_way};
+use crate::labs::ways::{all, any, at_once, each_way, every, every_way, some, some_way};
 use crate::ping::echo;
 use crate::traffic::{Check, transfer, udp_echo_of};
 
@@ -57,7 +57,7 @@ const TRIES: [(&str, Try); 7] = [
     }),
     (LARGE, |cluster| datagrams(&cluster.a.host, &cluster.b)),
     (BULK, |cluster| stream(&cluster.a.host, &cluster.b)),
-    (TWINS, |cluster| FAMILIES.iter().map(|ip| by_three_ways(&cluster.a.host, &cluster.b, *ip)).collect()),
+    (TWINS, |cluster| at_once(&FAMILIES, |ip| by_three_ways(&cluster.a.host, &cluster.b, *ip))),
     (TRACE, |cluster| Ok(vec![trace(cluster)?])),
 ];
 

@@ -80,14 +80,14 @@ fn row_1_4_under_internal_policy_local_everybody_meets_silence_where_endpoints_a
         for family in FAMILIES {
             let to = vip(family, 10, 80);
             bed.apply(&(local.clone() + &on_nodes("web", &[(b, THERE, READY_IS_ALL)])));
-            [a, node].map(|client| client.meets_silence(to));
+            [a, node].into_iter().for_each(|client| client.meets_silence(to));
             bed.apply(&on_nodes("web", &[(b, THERE, READY_IS_ALL), (c, HERE, READY_IS_ALL)]));
-            [a, node].map(|client| assert_eq!(all_of(client, to), BTreeSet::from(["c".to_owned()])));
+            [a, node].into_iter().for_each(|client| assert_eq!(all_of(client, to), BTreeSet::from(["c".to_owned()])));
             // The policy changes live.
             bed.apply(&service("web", 10));
-            [a, node].map(|client| assert_eq!(all_of(client, to).len(), 2));
+            [a, node].into_iter().for_each(|client| assert_eq!(all_of(client, to).len(), 2));
             bed.apply(&(local.clone() + &on_nodes("web", &[])));
-            [a, node].map(|client| client.is_refused(to));
+            [a, node].into_iter().for_each(|client| client.is_refused(to));
         }
         assert!(bed.vsctl("drops").contains("no-local-endpoint"));
     });
