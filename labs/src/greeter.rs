@@ -18,10 +18,8 @@ use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, bind, connect, recv, send, socket};
 
 use crate::claim::Probe;
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 
-/// An answer has to come within this time; the first includes address resolution.
-const PATIENCE: Duration = Duration::from_millis(700);
 /// How often a server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -57,9 +55,14 @@ pub enum Outcome {
 impl Outcome {
     /// It arrived when `who` answered, and saw this address.
     pub fn from(self, who: &Host, address: IpAddr) -> Probe {
+        self.by(who.name(), address)
+    }
+
+    /// It arrived when the greeter of this name answered, and saw this address.
+    pub fn by(self, name: &str, address: IpAddr) -> Probe {
         match self {
-            Self::Answer(name, peer) if name == who.name() && peer.ip() == address => {
-                Probe::Arrived(format!("{name} saw {peer}"))
+            Self::Answer(who, peer) if who == name && peer.ip() == address => {
+                Probe::Arrived(format!("{who} saw {peer}"))
             }
             other => Probe::Silent(other.to_string()),
         }
@@ -105,7 +108,15 @@ impl Greeter {
     /// # Errors
     /// When the port is taken.
     pub fn start(host: &Host, port: u16) -> anyhow::Result<Self> {
-        Self::at(host, &[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)], port)
+        Self::called(host.name(), host, port)
+    }
+
+    /// As [`Self::start`], under a name of its own: one of several at a host.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn called(name: &'static str, host: &Host, port: u16) -> anyhow::Result<Self> {
+        Self::open(name, host, &[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)], port)
     }
 
     /// Answer TCP and UDP at `port` of these addresses: where a host has several, its answer to a datagram need not come
@@ -114,8 +125,11 @@ impl Greeter {
     /// # Errors
     /// When the port is taken, or the host has not the address.
     pub fn at(host: &Host, addresses: &[IpAddr], port: u16) -> anyhow::Result<Self> {
+        Self::open(host.name(), host, addresses, port)
+    }
+
+    fn open(name: &'static str, host: &Host, addresses: &[IpAddr], port: u16) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let name = host.name();
         let mut threads = Vec::new();
         for address in addresses {
             let at = SocketAddr::new(*address, port);

@@ -10,11 +10,9 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{set_ip_ttl, set_ipv6_unicast_hops};
 use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 use crate::ping::Echo;
 
-/// An answer has to come within this time.
-const PATIENCE: Duration = Duration::from_millis(700);
 /// Where traceroute sends: a port where nobody listens.
 const PORT: u16 = 33434;
 /// Ids of echo requests, and source ports, differ so that an answer is not taken for that of another.

@@ -16,6 +16,10 @@ use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 use vswitch::sys::netlink::{Link, Netlink, Settings};
 use vswitch::sys::netns::Namespace;
 
+/// An answer has to come within this time. Kernels ask again for an address, and send a SYN again, after one second (RFC
+/// 4861 section 10, RFC 6298 section 2): who waits for less takes one lost frame, or a busy machine, for silence.
+pub const PATIENCE: Duration = Duration::from_millis(1200);
+
 /// A network namespace and the name that the lab calls it by.
 #[derive(Debug)]
 pub struct Host {
@@ -113,6 +117,16 @@ impl Host {
         let any: IpAddr = if via.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         self.inside(|| Netlink::open()?.add_route((any, 0), Some(via), None))
             .with_context(|| format!("host {}: default route via {via}", self.name))
+    }
+
+    /// Send what is for this one address to this router.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the router is not on any link.
+    pub fn route(&self, to: IpAddr, via: IpAddr) -> anyhow::Result<()> {
+        let whole = if to.is_ipv4() { 32 } else { 128 };
+        self.inside(|| Netlink::open()?.add_route((to, whole), Some(via), None))
+            .with_context(|| format!("host {}: route to {to} via {via}", self.name))
     }
 
     /// An interface of the host.

@@ -12,12 +12,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 
 use crate::claim::Probe;
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 
 /// Echo requests of one probe.
 pub(crate) const COUNT: u16 = 3;
-/// How long each may take; the first includes address resolution.
-const PATIENCE: Duration = Duration::from_millis(400);
 /// Octets behind the ICMP header.
 const PAYLOAD: usize = 56;
 /// Ids differ between the pings of one lab, so that a late reply is not taken for one of the next.

@@ -13,12 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::claim::Probe;
-use crate::host::Host;
+use crate::host::{Host, PATIENCE};
 
-/// A TCP connection has to be made within this time.
-const CONNECT: Duration = Duration::from_millis(700);
-/// A datagram's echo has to come back within this time.
-const ECHO: Duration = Duration::from_millis(300);
+/// A datagram's echo has to come back within this time: nobody sends it again.
+const ECHO: Duration = Duration::from_millis(700);
 /// No octet of a transfer for this time: it has failed. Longer than any outage that a lab makes.
 const STALL: Duration = Duration::from_secs(10);
 /// What a transfer hands to its socket at a time.
@@ -132,7 +130,7 @@ impl Transfer {
     /// When the hosts' sockets fail.
     pub fn start(from: &Host, to: &Host, address: SocketAddr, check: Check) -> anyhow::Result<Option<Self>> {
         let listener = to.listen(any(address))?;
-        let client = match from.connect(address, CONNECT) {
+        let client = match from.connect(address, PATIENCE) {
             Ok(client) => client,
             Err(error) if is_answer_of_network(&error) => return Ok(None),
             Err(error) => return Err(error).context("connect"),
@@ -140,7 +138,7 @@ impl Transfer {
         // Our side of the handshake is done; its last segment may still be on the way.
         listener.set_nonblocking(true)?;
         let mut accepted = None;
-        wait_until(CONNECT, || {
+        wait_until(PATIENCE, || {
             accepted = listener.accept().ok();
             accepted.is_some()
         });
@@ -217,7 +215,7 @@ pub fn transfer(
     time: Duration,
 ) -> anyhow::Result<(Probe, f64)> {
     let Some(transfer) = Transfer::start(from, to, address, check)? else {
-        return Ok((Probe::Silent(format!("no connection to {address} within {} ms", CONNECT.as_millis())), 0.0));
+        return Ok((Probe::Silent(format!("no connection to {address} within {} ms", PATIENCE.as_millis())), 0.0));
     };
     std::thread::sleep(time);
     transfer.finish()

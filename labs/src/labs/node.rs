@@ -4,16 +4,14 @@
 //! node and services; processes of the node reach both; what leaves the cluster has the node's address. Every claim
 //! is tried over IPv4 and IPv6, and most over TCP and UDP: one holds only if it does over all.
 
+use super::cluster::Cluster;
 use super::{LabDef, Needs, Options, linger};
 use crate::claim::Report;
 
-mod cluster;
 mod kernel;
 mod network;
+mod objects;
 mod services;
-mod ways;
-
-use cluster::Cluster;
 
 /// The lab.
 pub const LAB: LabDef = LabDef {
@@ -64,7 +62,7 @@ const DRAWING: &str = "
 
 fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     report.say(DRAWING);
-    let mut cluster = Cluster::build(options)?;
+    let mut cluster = Cluster::build(options, objects::manifests())?;
     let bare = kernel::Snapshot::take()?;
     cluster.apply()?;
     network::pods(report, &cluster)?;

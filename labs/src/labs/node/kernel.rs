@@ -13,8 +13,8 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use vswitch::sys::netlink::{Netlink, Settings};
 
-use super::cluster::{Dual, FAMILIES};
 use crate::claim::{Control, Probe, Report};
+use crate::labs::cluster::{Dual, FAMILIES};
 
 pub(super) const UNTOUCHED: &str =
     "no rule, route, packet filter or setting of the node is touched, but rule and table 1786";

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::cluster::{BEYOND, Cluster, Dual, GATEWAY, GREETER, INTERNET, NO_NODE, NO_POD, NODE};
-use super::ways::{all, any, every, every_way, some, some_way};
 use crate::claim::{Control, Probe, Report};
 use crate::greeter::ask;
 use crate::hop::{Said, With, hop};
 use crate::host::Host;
+use crate::labs::cluster::{BEYOND, Cluster, Dual, GATEWAY, GREETER, INTERNET, NO_NODE, NO_POD, NODE};
+use crate::labs::ways::{all, any, every, every_way, some, some_way};
 use crate::ping::{echo, ping, ping_translated};
 
 pub(super) const GATEWAY_PING: &str = "the gateway answers the pings of pods";

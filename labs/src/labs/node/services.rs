@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::cluster::{
-    AGENT, ALSO_B, BULK as BULK_PORT, Cluster, EMPTY, FAMILIES, GATEWAY, GREETER, Ip, NO_SERVICE, NODE, ONLY_B, PORT,
-    Pod, WEB,
-};
-use super::ways::{all, any, each_way, every, every_way, some, some_way};
+use super::objects::{AGENT, ALSO_B, BULK as BULK_PORT, EMPTY, ONLY_B, PORT, WEB};
 use crate::claim::{Control, Probe, Report};
 use crate::greeter::{Line, Outcome, Over, ask};
 use crate::host::Host;
+use crate::labs::cluster::{Cluster, FAMILIES, GATEWAY, GREETER, Ip, NO_SERVICE, NODE, Pod};
+use crate::labs::ways::{all, any, at_once, each_way, every, every_way, some, some_way};
 use crate::ping::echo;
 use crate::traffic::{Check, transfer, udp_echo_of};
 
@@ -59,14 +57,14 @@ const TRIES: [(&str, Try); 7] = [
     }),
     (LARGE, |cluster| datagrams(&cluster.a.host, &cluster.b)),
     (BULK, |cluster| stream(&cluster.a.host, &cluster.b)),
-    (TWINS, |cluster| FAMILIES.iter().map(|ip| by_three_ways(&cluster.a.host, &cluster.b, *ip)).collect()),
+    (TWINS, |cluster| at_once(&FAMILIES, |ip| by_three_ways(&cluster.a.host, &cluster.b, *ip))),
     (TRACE, |cluster| Ok(vec![trace(cluster)?])),
 ];
 
 pub(super) fn reached(report: &mut Report, cluster: &Cluster) -> anyhow::Result<()> {
     let run = || TRIES.iter().map(|(_, attempt)| attempt(cluster)).collect::<anyhow::Result<Vec<_>>>();
     let probes = run()?;
-    let controls = cluster.without(ONLY_B, run)?;
+    let controls = cluster.without((ONLY_B.name, &ONLY_B.manifest()), run)?;
     for (((claim, _), probe), control) in TRIES.iter().zip(probes).zip(controls) {
         report.reaches(claim, &all(&probe), Control::new(DELETED, any(&control)));
     }
@@ -189,7 +187,7 @@ pub(super) fn narrow(report: &mut Report, cluster: &Cluster) -> anyhow::Result<(
     };
     let learn_all = || FAMILIES.into_iter().map(learn).collect::<anyhow::Result<Vec<_>>>();
     cluster.daemon.vsctl(&format!("set Interface pod-b mtu_request={NARROW}"))?;
-    let control = cluster.without(ONLY_B, learn_all)?;
+    let control = cluster.without((ONLY_B.name, &ONLY_B.manifest()), learn_all)?;
     let probe = learn_all()?;
     cluster.daemon.vsctl("set Interface pod-b mtu_request=1500")?;
     report.reaches(NARROWED, &all(&probe), Control::new(DELETED, any(&control)));

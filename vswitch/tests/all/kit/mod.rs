@@ -23,10 +23,12 @@ use vswitch::switch::{Options, Switch};
 use vswitch::sys::netlink::{Netlink, Settings};
 use vswitch::sys::netns::Namespace;
 
+pub(crate) mod beyond;
 pub(crate) mod host;
 pub(crate) mod manifests;
 pub(crate) mod server;
 
+pub(crate) use beyond::*;
 pub(crate) use host::Host;
 pub(crate) use manifests::*;
 
@@ -36,7 +38,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 /// By IP version: the gateway, and the prefix lengths of pods and of the outside.
 pub(crate) const GATEWAY: [&str; 2] = ["10.1.0.1", "fd00:1::1"];
-const PREFIX: [u8; 2] = [24, 64];
+pub(crate) const PREFIX: [u8; 2] = [24, 64];
 /// Both IP versions, as the position in every array of two addresses.
 pub(crate) const FAMILIES: [usize; 2] = [0, 1];
 

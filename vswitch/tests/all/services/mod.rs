@@ -1,9 +1,12 @@
 //! Rows of `spec/kubernetes.md` by kernel sockets: each test begins with the names of the rows that it shows, and
 //! docs/kubernetes.md lists them.
 
+mod affinity;
+mod beyond;
 mod endpoints;
 mod model;
 mod outcomes;
+mod policy;
 mod programmed;
 mod sctp;
 mod stale;

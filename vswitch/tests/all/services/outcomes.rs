@@ -159,7 +159,7 @@ fn v19_one_port_speaks_at_once_to_a_service_and_to_its_endpoint() {
 
 /// From one port of ours to two addresses at a time, by TCP and by UDP; whoever answers sees two of us.
 #[track_caller]
-fn both_speak(client: &Host, from: u16, to: [SocketAddr; 2]) {
+pub(super) fn both_speak(client: &Host, from: u16, to: [SocketAddr; 2]) {
     let mut streams = to.map(|to| client.connect(from, to).unwrap_or_else(|why| panic!("{from} to {to}: {why}")));
     for _ in 0..3 {
         streams.iter_mut().for_each(|(stream, _)| host::echo(stream, b"both"));

@@ -91,3 +91,28 @@ fn v15_u4_sctp_is_refused_without_endpoints_and_not_ended_when_they_go() {
         }
     });
 }
+
+#[test]
+fn v7_v15_sctp_at_a_node_port_is_told_from_tcp_of_the_same_number() {
+    on_a_node("v7_v15_sctp_at_a_node_port_is_told_from_tcp_of_the_same_number", |bed| {
+        let _server = bed.c.serve(8080);
+        let ports =
+            "{name: s, protocol: SCTP, port: 80, nodePort: 30080}, {name: t, protocol: TCP, port: 80, nodePort: 30080}";
+        bed.apply(&service_with("web", 10, ports, "", ", type: NodePort"));
+        bed.apply(&behind_with("web", "-s", "{name: s, protocol: SCTP, port: 8080}", &[(&bed.b, READY)]));
+        bed.apply(&behind_with("web", "-t", "{name: t, protocol: TCP, port: 8080}", &[(&bed.c, READY)]));
+        for family in FAMILIES {
+            for client in [&bed.outside, &bed.a] {
+                let (near, far) = (raw(client, family), raw(&bed.b, family));
+                let at = bed.node.address(family);
+                near.send_to(&packet(4000, NODE_PORT, INIT), whole(at)).unwrap();
+                let (came, from) = hear(&far, family);
+                let sport = u16::from_be_bytes([came[0], came[1]]);
+                assert_eq!((came, from), (packet(sport, 8080, INIT), at));
+                far.send_to(&packet(8080, sport, INIT_ACK), whole(at)).unwrap();
+                assert_eq!(hear(&near, family), (packet(NODE_PORT, 4000, INIT_ACK), at));
+                assert_eq!(client.tcp(bed.node.at(family, NODE_PORT)).who, "c");
+            }
+        }
+    });
+}

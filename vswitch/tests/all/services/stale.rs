@@ -148,3 +148,40 @@ fn u5_a_udp_flow_goes_on_after_a_restart_and_after_objects_that_say_nothing_new(
         flow.answer();
     });
 }
+
+#[test]
+fn u1_u2_u3_u6_udp_flows_of_the_outside_at_a_node_port_follow_its_endpoints() {
+    on_a_node("u1_u2_u3_u6_udp_flows_of_the_outside_at_a_node_port_follow_its_endpoints", |bed| {
+        let servers = [bed.b.serve(8080), bed.c.serve(8080)];
+        bed.lead_the_outside_here();
+        for family in FAMILIES {
+            for (n, to) in bed.places(family).into_iter().enumerate() {
+                bed.apply(&(beyond("web", 10, "") + &behind("web", &[])));
+                let flow = bed.outside.flow(5000 + n as u16, to);
+                assert_eq!(flow.ask(b"", PATIENCE).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{to}");
+                // U2: the first endpoint; U1: another, or one that terminates and still serves.
+                bed.apply(&behind("web", &[&bed.b]));
+                assert_eq!(flow.answer().who, "b");
+                bed.apply(&behind_with("web", "", TARGETS, &[(&bed.b, TERMINATING), (&bed.c, READY)]));
+                assert_eq!(flow.answer().who, "b");
+                bed.apply(&behind("web", &[&bed.c]));
+                assert_eq!(flow.answer().who, "c");
+                // U3: none is left.
+                bed.apply(&behind("web", &[]));
+                let heard = servers.each_ref().map(server::Server::heard);
+                assert_eq!(flow.ask(b"", PATIENCE).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{to}");
+                assert_eq!(servers.each_ref().map(server::Server::heard), heard, "who is gone heard of it");
+            }
+            // U6: the service goes, and its TCP connections stay.
+            bed.apply(&behind("web", &[&bed.b]));
+            let to = bed.node.at(family, NODE_PORT);
+            let (mut stream, flow) = (bed.outside.connect(0, to).unwrap().0, bed.outside.flow(0, to));
+            assert_eq!(flow.answer().who, "b");
+            bed.delete("service", "web");
+            host::echo(&mut stream, b"without its service");
+            // The port is the node's own again, and nobody listens there.
+            assert_eq!(flow.ask(b"", PATIENCE).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+            bed.outside.is_refused(to);
+        }
+    });
+}

@@ -59,7 +59,10 @@ fn ways() -> Vec<(Ip, Over)> {
 }
 
 /// A probe waits, most of the time.
-fn at_once<T: Sync>(cases: &[T], probe: impl Fn(&T) -> anyhow::Result<Probe> + Sync) -> anyhow::Result<Vec<Probe>> {
+pub(super) fn at_once<T: Sync>(
+    cases: &[T],
+    probe: impl Fn(&T) -> anyhow::Result<Probe> + Sync,
+) -> anyhow::Result<Vec<Probe>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = cases.iter().map(|case| scope.spawn(|| probe(case))).collect();
         let joined =

@@ -1,14 +1,14 @@
-//! The node of the lab, its pods, the outside, and the manifests that make them a cluster.
+//! A node of labs, its pods, the outside, and the manifests that make them a cluster.
 
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use vswitch::sys::netlink::Netlink;
 
+use super::Options;
 use crate::daemon::Daemon;
 use crate::greeter::Greeter;
 use crate::host::Host;
-use crate::labs::Options;
 
 /// Words of the daemon's command line.
 const DAEMON: &str = "--node node-a --uplink up --service-cidr 10.96.0.0/16,fd00:96::/112";
@@ -107,67 +107,6 @@ impl Pod {
     }
 }
 
-/// A service: its name, its addresses, whom it selects.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Service {
-    pub(super) name: &'static str,
-    pub(super) address: Dual,
-    selector: &'static str,
-}
-
-/// Port of every service that leads to the greeters.
-pub(super) const PORT: u16 = 80;
-/// Port of every service that leads to the same port of the pod.
-pub(super) const BULK: u16 = 5001;
-
-/// All pods.
-pub(super) const WEB: Service =
-    Service { name: "web", address: Dual("10.96.0.10", "fd00:96::10"), selector: "app: web" };
-/// One pod, by two names.
-pub(super) const ONLY_B: Service =
-    Service { name: "only-b", address: Dual("10.96.0.11", "fd00:96::11"), selector: "pod: b" };
-pub(super) const ALSO_B: Service =
-    Service { name: "also-b", address: Dual("10.96.0.12", "fd00:96::12"), selector: "pod: b" };
-/// Nobody.
-pub(super) const EMPTY: Service =
-    Service { name: "empty", address: Dual("10.96.0.13", "fd00:96::13"), selector: "app: none" };
-/// The pod of the host's network.
-pub(super) const AGENT: Service =
-    Service { name: "agent", address: Dual("10.96.0.14", "fd00:96::14"), selector: "app: agent" };
-
-const SERVICES: [Service; 5] = [WEB, ONLY_B, ALSO_B, EMPTY, AGENT];
-
-impl Service {
-    pub(super) fn at(self, ip: Ip) -> SocketAddr {
-        self.address.at(ip, PORT)
-    }
-
-    pub(super) fn bulk(self, ip: Ip) -> SocketAddr {
-        self.address.at(ip, BULK)
-    }
-
-    /// Its object.
-    pub(super) fn manifest(self) -> String {
-        let Self { name, selector, .. } = self;
-        let [v4, v6] = FAMILIES.map(|ip| self.address.of(ip));
-        let port = |name: &str, protocol: &str, port: u16, target: u16| {
-            format!("{{name: {name}, protocol: {protocol}, port: {port}, targetPort: {target}}}")
-        };
-        let ports = [
-            port("tcp", "TCP", PORT, GREETER),
-            port("udp", "UDP", PORT, GREETER),
-            port("bulk-tcp", "TCP", BULK, BULK),
-            port("bulk-udp", "UDP", BULK, BULK),
-        ];
-        format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
-             spec: {{clusterIP: \"{v4}\", clusterIPs: [\"{v4}\", \"{v6}\"], ipFamilies: [IPv4, IPv6], \
-             ipFamilyPolicy: RequireDualStack, selector: {{{selector}}}, ports: [{}]}}\n",
-            ports.join(", ")
-        )
-    }
-}
-
 /// The whole lab.
 #[derive(Debug)]
 pub(super) struct Cluster {
@@ -177,12 +116,14 @@ pub(super) struct Cluster {
     pub(super) b: Pod,
     pub(super) c: Pod,
     pub(super) outside: Host,
+    /// Manifests of its services.
+    services: String,
     _greeters: [Greeter; 2],
 }
 
 impl Cluster {
-    /// Ports, addresses and routes; no object yet.
-    pub(super) fn build(options: &Options) -> anyhow::Result<Self> {
+    /// Ports, addresses and routes; no object yet, but these will be its services.
+    pub(super) fn build(options: &Options, services: String) -> anyhow::Result<Self> {
         let (node, outside) = (Host::of_daemon("node"), Host::new("outside")?);
         node.loopback(&[])?;
         let a = Pod::new("a", Dual("10.244.1.11", "fd00:244:1::11"), "02:44:00:00:00:11")?;
@@ -205,7 +146,7 @@ impl Cluster {
         for ip in FAMILIES {
             node.default_route(BEYOND.of(ip))?;
         }
-        let cluster = Self { daemon, node, a, b, c, outside, _greeters: greeters };
+        let cluster = Self { daemon, node, a, b, c, outside, services, _greeters: greeters };
         cluster.route_outside(true)?;
         Ok(cluster)
     }
@@ -228,11 +169,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// Let the outside send what is for this address to that one.
+    pub(super) fn lead_outside_to(&self, address: Dual, via: Dual) -> anyhow::Result<()> {
+        FAMILIES.into_iter().try_for_each(|ip| self.outside.route(address.of(ip), via.of(ip)))
+    }
+
     /// The objects of the cluster.
     pub(super) fn apply(&self) -> anyhow::Result<()> {
         let mut all = node_manifests();
         all.extend([&self.a, &self.b, &self.c].map(|pod| pod.manifest(true)));
-        all.extend(SERVICES.map(Service::manifest));
+        all.push_str(&self.services);
         self.daemon.apply(&all).context("the cluster's objects")
     }
 
@@ -242,10 +188,14 @@ impl Cluster {
     }
 
     /// Do something while this service is deleted.
-    pub(super) fn without<T>(&self, service: Service, probe: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.daemon.vsctl(&format!("delete service {}", service.name))?;
+    pub(super) fn without<T>(
+        &self,
+        (name, manifest): (&str, &str),
+        probe: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.daemon.vsctl(&format!("delete service {name}"))?;
         let result = probe();
-        self.daemon.apply(&service.manifest())?;
+        self.daemon.apply(manifest)?;
         result
     }
 
@@ -291,8 +241,7 @@ mod tests {
 
     #[test]
     fn every_address_of_the_lab_has_both_versions() {
-        let services = SERVICES.map(|service| service.address);
-        for address in [GATEWAY, NODE, BEYOND, INTERNET, NO_POD, NO_NODE, NO_SERVICE].into_iter().chain(services) {
+        for address in [GATEWAY, NODE, BEYOND, INTERNET, NO_POD, NO_NODE, NO_SERVICE] {
             assert_eq!(FAMILIES.map(|ip| address.of(ip).is_ipv4()), [true, false], "{address:?}");
             assert!(!address.of(Ip::V4).is_unspecified(), "{address:?}");
         }
