@@ -4,6 +4,9 @@
 //! flow i:  client i mod 110, port 1024 + i / 110  ->  service i mod services, port 80     from port 1
 //!          backend of that service, port 8080     ->  that client, that port              from port 2
 //! ```
+//!
+//! At node ports a service has its own port of the node's address. Where backends see the node, answers go to the port
+//! there that the switch has chosen, which it is asked for.
 
 use anyhow::{Result, ensure};
 use etherparse::PacketBuilder;
@@ -12,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use api::MacAddr;
 
 use crate::frames::{FCS, Frames, Random, Size};
-use crate::node::{BACKEND_PORT, CLIENTS, Family, ROUTER, SERVICE_PORT, SERVICES, backend_mac, client_mac};
+use crate::node::{BACKEND_PORT, CLIENTS, Family, Place, ROUTER, SERVICES, backend_mac, client_mac};
 
 /// The first source port of a client.
 const FIRST_PORT: usize = 1024;
@@ -41,10 +44,15 @@ pub enum Segment {
 pub struct Flows {
     /// Of this family.
     pub family: Family,
+    /// To services at such a place.
+    pub place: Place,
     /// How many.
     pub count: usize,
     /// Spread evenly over so many services.
     pub services: usize,
+    /// No client comes to a service twice before it has been to all of them: 110 clients times the services are strangers
+    /// to each other. Else a client has services of its own, and comes to them again and again.
+    pub strangers: bool,
     /// Octets of their frames.
     pub size: Size,
 }
@@ -67,8 +75,22 @@ impl Flows {
     /// # Errors
     /// When there are too many.
     pub fn frames(&self, segment: Segment, repeated: bool) -> Result<Frames> {
-        let times = if repeated { Frames::FEWEST.div_ceil(self.count) } else { 1 };
-        self.shuffled(segment, times, segment as u64)
+        self.shuffled(segment, self.times(repeated), segment as u64, &|flow| self.near(flow))
+    }
+
+    /// As [`Self::frames`], of the backends, to whom they see at the other end of each flow.
+    ///
+    /// # Errors
+    /// As [`Self::frames`].
+    pub fn answers(&self, segment: Segment, repeated: bool, seen: &[SocketAddr]) -> Result<Frames> {
+        ensure!(seen.len() == self.count, "{} of {} flows are seen by backends", seen.len(), self.count);
+        let near = |flow: usize| seen.get(flow).copied().unwrap_or_else(|| self.near(flow));
+        self.shuffled(segment, self.times(repeated), segment as u64, &near)
+    }
+
+    /// How often a flow is in a list.
+    fn times(&self, repeated: bool) -> usize {
+        if repeated { Frames::FEWEST.div_ceil(self.count) } else { 1 }
     }
 
     /// A frame of each flow, in an order that is random and the same for frames of all kinds.
@@ -76,7 +98,7 @@ impl Flows {
     /// # Errors
     /// As [`Self::frames`].
     pub fn in_order(&self, segment: Segment) -> Result<Frames> {
-        self.shuffled(segment, 1, 0)
+        self.shuffled(segment, 1, 0, &|flow| self.near(flow))
     }
 
     /// The frames of one client's flows, in order.
@@ -87,18 +109,24 @@ impl Flows {
         self.check()?;
         let mut frames = Frames::default();
         for (n, flow) in (client..self.count).step_by(CLIENTS).enumerate() {
-            frames.push(&self.frame(flow, segment, self.size.nth(n) - FCS)?)?;
+            frames.push(&self.frame(flow, segment, self.near(flow), self.size.nth(n) - FCS)?)?;
         }
         Ok(frames)
     }
 
-    fn shuffled(&self, segment: Segment, times: usize, seed: u64) -> Result<Frames> {
+    fn shuffled(
+        &self,
+        segment: Segment,
+        times: usize,
+        seed: u64,
+        near: &dyn Fn(usize) -> SocketAddr,
+    ) -> Result<Frames> {
         self.check()?;
         let mut order: Vec<u32> = (0..times).flat_map(|_| 0..self.count as u32).collect();
         Random::new(seed).shuffle(&mut order);
         let mut frames = Frames::default();
         for (n, &flow) in order.iter().enumerate() {
-            frames.push(&self.frame(flow as usize, segment, self.size.nth(n) - FCS)?)?;
+            frames.push(&self.frame(flow as usize, segment, near(flow as usize), self.size.nth(n) - FCS)?)?;
         }
         Ok(frames)
     }
@@ -110,17 +138,24 @@ impl Flows {
 
     /// The service of a flow.
     pub fn service(&self, flow: usize) -> usize {
-        flow % self.services
+        (if self.strangers { flow / CLIENTS } else { flow }) % self.services
     }
 
     /// The client's end of a flow.
     pub fn near(&self, flow: usize) -> SocketAddr {
-        SocketAddr::new(self.family.client(self.client(flow)), (FIRST_PORT + flow / CLIENTS) as u16)
+        SocketAddr::new(self.place.client(self.family, self.client(flow)), (FIRST_PORT + flow / CLIENTS) as u16)
+    }
+
+    /// The flow of a client's end: what [`Self::near`] undoes.
+    pub fn at(&self, near: SocketAddr) -> Option<usize> {
+        let client = (0..CLIENTS).find(|&client| self.place.client(self.family, client) == near.ip())?;
+        let flow = (usize::from(near.port()).checked_sub(FIRST_PORT)?) * CLIENTS + client;
+        (flow < self.count).then_some(flow)
     }
 
     /// The end that the client speaks to.
     pub fn far(&self, flow: usize) -> SocketAddr {
-        SocketAddr::new(self.family.service(self.service(flow)), SERVICE_PORT)
+        self.place.service(self.family, self.service(flow))
     }
 
     /// The end that hears it.
@@ -128,13 +163,13 @@ impl Flows {
         SocketAddr::new(self.family.backend(self.service(flow)), BACKEND_PORT)
     }
 
-    /// One frame, `len` octets without FCS where its headers leave it so few.
-    fn frame(&self, flow: usize, segment: Segment, len: usize) -> Result<Vec<u8>> {
+    /// One frame, with the client's end at `near`, `len` octets without FCS where its headers leave it so few.
+    fn frame(&self, flow: usize, segment: Segment, near: SocketAddr, len: usize) -> Result<Vec<u8>> {
         let there = matches!(segment, Segment::Syn | Segment::Ask | Segment::Datagram);
         let (mac, from, to) = if there {
-            (client_mac(self.client(flow)), self.near(flow), self.far(flow))
+            (client_mac(self.client(flow)), near, self.far(flow))
         } else {
-            (backend_mac(self.service(flow)), self.behind(flow), self.near(flow))
+            (backend_mac(self.service(flow)), self.behind(flow), near)
         };
         let transport = if segment == Segment::Datagram { 8 } else { 20 };
         let headers = 14 + transport + if self.family == Family::Six { 40 } else { 20 };

@@ -3,7 +3,9 @@
 //! `vsbench` runs [`scenarios`], `peers` sets them beside other switches, the criterion benches time one step each.
 //! Nothing here is part of the switch, and nothing is subtracted from what was measured.
 
+pub mod calls;
 pub mod compare;
+pub mod daemon;
 pub mod flows;
 pub mod frames;
 pub mod fuzz;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use api::PortId;
+use parking_lot::RwLock;
 use pipeline::burst::{Burst, LANES};
 use pipeline::offload::Offload;
 use pipeline::raw::{Pool, Stash};
@@ -26,7 +27,10 @@ pub const SLOTS: usize = 1024;
 /// Lists of frames for one port, one of which is on, or none.
 #[derive(Debug)]
 pub struct Playlist {
-    lists: Vec<Arc<Frames>>,
+    /// Asked for when another list is turned to.
+    lists: RwLock<Vec<Arc<Frames>>>,
+    /// There never is a frame in them.
+    silent: bool,
     on: AtomicUsize,
     paused: AtomicBool,
 }
@@ -34,7 +38,21 @@ pub struct Playlist {
 impl Playlist {
     /// The first list is on.
     pub fn new(lists: Vec<Arc<Frames>>) -> Arc<Self> {
-        Arc::new(Self { lists, on: AtomicUsize::new(0), paused: AtomicBool::new(false) })
+        let silent = lists.iter().all(|frames| frames.is_empty());
+        Arc::new(Self { lists: lists.into(), silent, on: AtomicUsize::new(0), paused: AtomicBool::new(false) })
+    }
+
+    /// Nothing is on: what is to be sent is not known yet, and will be [`Self::add`]ed.
+    pub fn awaited() -> Arc<Self> {
+        let (on, paused) = (AtomicUsize::new(usize::MAX), AtomicBool::new(false));
+        Arc::new(Self { lists: RwLock::default(), silent: false, on, paused })
+    }
+
+    /// Append a list. Returns its number.
+    pub fn add(&self, frames: Arc<Frames>) -> usize {
+        let mut lists = self.lists.write();
+        lists.push(frames);
+        lists.len() - 1
     }
 
     /// From its next burst on, the port sends the frames of list `number` from the first one on; nothing if there is no
@@ -48,9 +66,14 @@ impl Playlist {
         self.paused.store(paused, Ordering::Release);
     }
 
+    /// The list that was added last.
+    pub fn last(&self) -> Option<Arc<Frames>> {
+        self.lists.read().last().cloned()
+    }
+
     /// The list of this number.
-    pub fn list(&self, number: usize) -> Option<&Arc<Frames>> {
-        self.lists.get(number)
+    fn list(&self, number: usize) -> Option<Arc<Frames>> {
+        self.lists.read().get(number).cloned()
     }
 }
 
@@ -81,7 +104,7 @@ impl Generator {
     #[cold]
     fn turn_to(&mut self, number: usize) {
         (self.on, self.next) = (number, 0);
-        self.frames = self.playlist.list(number).cloned().unwrap_or_default();
+        self.frames = self.playlist.list(number).unwrap_or_default();
     }
 }
 
@@ -152,8 +175,7 @@ impl Device for Sink {
 /// An open port that sends what is on, and its counting side. Without frames it has no queue, so that no worker waits on it.
 pub fn open(playlist: Arc<Playlist>) -> (Opened, Arc<Sink>) {
     let sink = Arc::new(Sink::default());
-    let silent = playlist.lists.iter().all(|frames| frames.is_empty());
-    let queue = (!silent).then(|| Box::new(Generator::of(playlist)) as Box<dyn RxQueue>);
+    let queue = (!playlist.silent).then(|| Box::new(Generator::of(playlist)) as Box<dyn RxQueue>);
     (Opened { queues: queue.into_iter().collect(), device: Arc::clone(&sink) as Arc<dyn Device> }, sink)
 }
 

@@ -17,8 +17,8 @@ use vswitch::switch::Switch;
 use super::service::{Talk, flows};
 use super::{Params, Scale, ScenarioDef};
 use crate::machine::Machine;
-use crate::measure::{Tally, closed_loop};
-use crate::node::{self, BACKEND_PORT, Family};
+use crate::measure::{Tally, closed_loop, median};
+use crate::node::{self, BACKEND_PORT, Family, Place};
 use crate::report::Outcome;
 use crate::world::World;
 
@@ -47,7 +47,7 @@ struct Churn {
 impl Churn {
     fn new(family: Family, services: usize) -> Self {
         Self {
-            services: (0..services).map(|n| node::service(family, Proto::Tcp, n)).collect(),
+            services: (0..services).map(|n| node::service(family, Place::Cluster, Proto::Tcp, n)).collect(),
             next: 0,
             // Nobody new comes in this scenario, so nobody is sent there.
             extra: SocketAddr::new(family.client(0), BACKEND_PORT),
@@ -145,9 +145,4 @@ fn run(params: &Params, machine: &Machine) -> Result<Outcome> {
         params: [("services".to_owned(), params.services.into())].into(),
         ..tally.outcome(SCENARIO.name, talk.octets, 0.0, machine)
     })
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }

@@ -1,10 +1,13 @@
 //! What `vsbench` can measure: one file a scenario, one row in [`SCENARIOS`].
 
+pub mod affinity;
 pub mod bridge;
 pub mod churn;
 pub mod learn;
+pub mod nodeport;
 pub mod parse;
 pub mod program;
+pub mod rolling;
 pub mod route;
 pub mod service;
 pub mod service_new;
@@ -36,9 +39,13 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &route::SIX,
     &service::FOUR,
     &service::SIX,
+    &nodeport::SCENARIO,
     &service_new::UDP,
     &service_new::TCP,
+    &affinity::SCENARIO,
     &churn::SCENARIO,
+    &rolling::SCENARIO,
+    &rolling::SCENARIO,
     &program::SCENARIO,
     &tap::PPS,
     &tap::TCP,

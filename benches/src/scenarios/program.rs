@@ -8,24 +8,20 @@
 //! what the process has grown by, its client included.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use api::request::{Manifest, Request};
-use api::rpc::Client;
-use control::{Control, NodeSettings};
+use anyhow::{Result, ensure};
 use pipeline::offload::Offload;
 use pipeline::raw::{Stash, ticks};
 use serde_json::json;
-use vswitch::keeper::Keeper;
 use vswitch::ports::{Device, Opened, Status, Tx, TxBatch};
-use vswitch::switch::{Options, Switch};
-use vswitch::sys::netns::Namespace;
+use vswitch::switch::Switch;
 
+use super::service::flows;
 use super::{Params, Scale, ScenarioDef};
+use crate::daemon::{self, Daemon};
 use crate::flows::{Flows, Segment};
 use crate::machine::{Machine, resident};
 use crate::node::{CLIENTS, Family, SERVICE_PORT};
@@ -50,8 +46,6 @@ const TARGETS: [u16; 2] = [8080, 8081];
 const EACH: usize = 25;
 /// Changes that come as YAML.
 const AS_YAML: usize = 99;
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A packet is waited for so long.
 const UNSEEN: Duration = Duration::from_secs(5);
 /// Where the destination port is in a frame over IPv4 without options.
@@ -150,43 +144,10 @@ fn load(services: usize) -> String {
     })
 }
 
-/// A client of the daemon.
-struct Daemon(Client);
-
-impl Daemon {
-    fn apply(&mut self, text: String) -> Result<()> {
-        let manifests = vec![Manifest { name: "bench".to_owned(), text }];
-        let answer = self.0.ask(&Request::Apply { manifests, namespace: None })?;
-        // Each object is told of; one that was refused makes the figure a figure of something else.
-        let told = answer.to_string();
-        ensure!(!told.contains("refused"), "an object was refused: {}", told.chars().take(500).collect::<String>());
-        Ok(())
-    }
-
-    /// Database commands, as typed.
-    fn command(&mut self, line: &str) -> Result<()> {
-        let mut commands = Vec::new();
-        for part in line.split(" -- ") {
-            match api::verb::parse(&part.split(' ').collect::<Vec<_>>()).map_err(anyhow::Error::msg)? {
-                Request::Transact { commands: more } => commands.extend(more),
-                other => bail!("{other:?} is no command"),
-            }
-        }
-        self.0.ask(&Request::Transact { commands }).with_context(|| line.to_owned())?;
-        Ok(())
-    }
-
-    /// The ports of the pods, which the switch was offered.
-    fn attach(&mut self) -> Result<()> {
-        let backends = (0..ENDPOINTS).map(|n| (format!("b{n}"), crate::node::backend_mac(n)));
-        for (name, mac) in [("client".to_owned(), crate::node::client_mac(0))].into_iter().chain(backends) {
-            self.command(&format!(
-                "add-port br-pods {name} -- set Interface {name} type=memory mac=\"{mac}\" \
-                 external_ids:pod=default/{name}"
-            ))?;
-        }
-        Ok(())
-    }
+/// Add the ports of the pods, which the switch was offered.
+fn attach(daemon: &mut Daemon) -> Result<()> {
+    daemon.attach("client", crate::node::client_mac(0))?;
+    (0..ENDPOINTS).try_for_each(|n| daemon.attach(&format!("b{n}"), crate::node::backend_mac(n)))
 }
 
 /// The time from a request to packets that see it, microseconds: to the answer, and to the first packet.
@@ -215,72 +176,39 @@ fn change(
 
 fn run(params: &Params, machine: &Machine) -> Result<Outcome> {
     params.own_frames(SCENARIO.name)?;
-    // LOCAL is an interface of the node: of a node of our own.
-    let space = Namespace::new().context("a network namespace")?;
-    let directory = tempfile::tempdir()?;
     // All from one client: each a source port of its own.
-    let flows = Flows { family: Family::Four, count: params.flows * CLIENTS, services: 1, size: params.size };
+    let flows = Flows { count: params.flows * CLIENTS, services: 1, ..flows(Family::Four, params) };
     let frames = flows.frames_of_client(Segment::Datagram, 0)?;
     let playlist = Playlist::new(vec![Arc::new(frames)]);
     playlist.pause(true);
     let watch = Arc::new(Watch::default());
-    let (tell, told) = std::sync::mpsc::channel();
-    let worker = params.cpus.first().copied();
-    let daemon = {
-        let (playlist, watch, directory) = (Arc::clone(&playlist), Arc::clone(&watch), directory.path().to_owned());
-        space.run(|| {
-            std::thread::spawn(move || -> Result<()> {
-                let options = Options { workers: 1, cpus: worker.into_iter().collect(), ..Options::default() };
-                let mut switch = Switch::start(&options, Keeper::none())?;
-                switch.offer("client", port::open(playlist).0);
-                for n in 0..ENDPOINTS {
-                    let device: Arc<dyn Device> = Arc::clone(&watch) as _;
-                    switch.offer(&format!("b{n}"), Opened { queues: Vec::new(), device });
-                }
-                let mut control = Control::open(&settings(&directory), &mut switch)?;
-                let _ = tell.send(control.stopper());
-                control.run(&mut switch)?;
-                switch.stop();
-                Ok(())
-            })
-        })
+    let offer = {
+        let (playlist, watch) = (Arc::clone(&playlist), Arc::clone(&watch));
+        move |switch: &Switch| {
+            switch.offer("client", port::open(playlist).0);
+            for n in 0..ENDPOINTS {
+                let device: Arc<dyn Device> = Arc::clone(&watch) as _;
+                switch.offer(&format!("b{n}"), Opened { queues: Vec::new(), device });
+            }
+        }
     };
-    let stopper = told.recv();
-    let outcome = match &stopper {
-        Ok(_) => measure(directory.path(), &playlist, &watch, params, machine),
-        Err(_) => Err(anyhow::anyhow!("the daemon does not start")),
-    };
-    stopper.iter().for_each(control::Stopper::stop);
-    daemon.join().unwrap_or_else(|_| bail!("the daemon panicked"))?;
-    outcome
-}
-
-fn settings(directory: &Path) -> control::Options {
-    control::Options {
-        socket: directory.join("ctl.sock"),
-        socket_group: None,
-        state_dir: directory.join("state"),
-        cluster: None,
-        version: "vsbench".to_owned(),
-        node: NodeSettings { name: "n1".to_owned(), ..NodeSettings::default() },
-    }
+    daemon::run(params.cpus.first().copied(), offer, |daemon| measure(daemon, &playlist, &watch, params, machine))
 }
 
 fn measure(
-    directory: &Path,
+    daemon: &mut Daemon,
     playlist: &Playlist,
     watch: &Watch,
     params: &Params,
     machine: &Machine,
 ) -> Result<Outcome> {
-    let mut daemon = Daemon(Client::connect(&directory.join("ctl.sock"), Some(PATIENCE))?);
     daemon.apply(cluster() + &watched(TARGETS[1]))?;
-    daemon.attach()?;
+    attach(daemon)?;
     playlist.pause(false);
     let mut times: [Vec<f64>; 2] = Default::default();
     let start = Instant::now();
     for target in (0..TARGETS.len()).cycle() {
-        for (list, time) in times.iter_mut().zip(change(&mut daemon, watch, target, str::to_owned, machine)?) {
+        for (list, time) in times.iter_mut().zip(change(daemon, watch, target, str::to_owned, machine)?) {
             list.push(time);
         }
         if start.elapsed() > params.duration && times[0].len() > 2 {
@@ -289,7 +217,7 @@ fn measure(
     }
     let mut yaml = Vec::new();
     for target in (0..TARGETS.len()).cycle().take(AS_YAML) {
-        yaml.push(change(&mut daemon, watch, target, as_yaml, machine)?[1]);
+        yaml.push(change(daemon, watch, target, as_yaml, machine)?[1]);
     }
     times.iter_mut().chain([&mut yaml]).for_each(|list| list.sort_by(f64::total_cmp));
     let at = |list: &[f64], percent: usize| list.get(list.len() * percent / 100).copied().unwrap_or_default();

@@ -2,15 +2,18 @@
 //! order. All connections are established: a hit translates an address and a port, corrects both checksums, gives the frame
 //! the Ethernet addresses of its next hop and takes one off its hop limit.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use control::Switch as _;
 
 use super::{Params, SHORT, Scale, ScenarioDef};
 use crate::flows::{Flows, Segment};
+use crate::frames::Frames;
 use crate::machine::Machine;
 use crate::measure::closed_loop;
-use crate::node::{self, Family};
+use crate::node::{self, Family, Place};
 use crate::port::{Playlist, alone};
 use crate::report::Outcome;
 use crate::world::World;
@@ -35,11 +38,6 @@ pub const SIX: ScenarioDef = ScenarioDef {
     run: |params, machine| run(SIX.name, Family::Six, params, machine),
 };
 
-/// Places in the lists of the ports: handshake, then talk; none.
-const HANDSHAKE: usize = 0;
-const TALK: usize = 1;
-const SILENCE: usize = 2;
-
 /// What is measured, and what it sends.
 pub(super) struct Talk {
     /// The switch.
@@ -55,40 +53,74 @@ pub(super) struct Talk {
 impl Talk {
     /// Services, and these connections to them, all established.
     pub(super) fn new(flows: &Flows) -> Result<Self> {
-        let list = |first, then| -> Result<_> {
-            Ok(Playlist::new(vec![Arc::new(flows.frames(first, false)?), Arc::new(flows.frames(then, true)?)]))
-        };
-        let playlists = [list(Segment::Syn, Segment::Ask)?, list(Segment::SynAck, Segment::Answer)?];
-        let talk = |playlist: &Arc<Playlist>| playlist.list(TALK).cloned().unwrap_or_default();
-        let lists = playlists.each_ref().map(talk);
-        let octets = lists.iter().map(|frames| frames.mean_size()).sum::<f64>() / 2.0;
-        playlists[1].play(SILENCE);
-        let changes = node::services(flows.family, flows.services);
-        let mut world = World::routed(playlists.each_ref().map(Arc::clone), changes, 1)?;
+        let playlists = [Playlist::awaited(), Playlist::awaited()];
+        let changes = node::services(flows.family, flows.place, flows.services);
+        let world = World::routed(playlists.each_ref().map(Arc::clone), changes, 1)?;
+        let mut talk = Self { world, playlists, frames: 0, octets: 0.0 };
         // The backends answer when all have asked: a backend that spoke first would open a connection of its own.
-        for (port, playlist) in playlists.iter().enumerate() {
-            playlists.iter().for_each(|other| other.play(SILENCE));
-            playlist.play(HANDSHAKE);
-            let through = world.pass(flows.count);
-            ensure!(through >= flows.count as u64, "port {}: {through} of {} handshakes arrive", port + 1, flows.count);
+        talk.shake(0, flows.frames(Segment::Syn, false)?)?;
+        let seen = talk.seen(flows)?;
+        talk.shake(1, flows.answers(Segment::SynAck, false, &seen)?)?;
+        let lists = [flows.frames(Segment::Ask, true)?, flows.answers(Segment::Answer, true, &seen)?].map(Arc::new);
+        talk.octets = lists.iter().map(|frames| frames.mean_size()).sum::<f64>() / 2.0;
+        talk.frames = lists.iter().map(|frames| frames.len()).sum();
+        for (playlist, frames) in talk.playlists.iter().zip(lists) {
+            playlist.play(playlist.add(frames));
         }
-        playlists.iter().for_each(|playlist| playlist.play(TALK));
-        let frames = lists.iter().map(|frames| frames.len()).sum();
-        world.warm_up(frames);
-        Ok(Self { world, playlists, frames, octets })
+        talk.world.warm_up(talk.frames);
+        Ok(talk)
+    }
+
+    /// One port sends its side of all handshakes, the other nothing.
+    fn shake(&mut self, port: usize, frames: Frames) -> Result<()> {
+        let count = frames.len();
+        for (other, playlist) in self.playlists.iter().enumerate() {
+            playlist.pause(other != port);
+        }
+        if let Some(playlist) = self.playlists.get(port) {
+            playlist.play(playlist.add(Arc::new(frames)));
+        }
+        let through = self.world.pass(count);
+        self.playlists.iter().for_each(|playlist| playlist.pause(false));
+        ensure!(through >= count as u64, "port {}: {through} of {count} handshakes arrive", port + 1);
+        Ok(())
+    }
+
+    /// Whom the backends see at the other end of each flow. Where that is the node, the switch chose the port.
+    fn seen(&self, flows: &Flows) -> Result<Vec<SocketAddr>> {
+        let mut seen: Vec<SocketAddr> = (0..flows.count).map(|flow| flows.near(flow)).collect();
+        if flows.place != Place::NodePort {
+            return Ok(seen);
+        }
+        let mut known = 0;
+        for connection in self.world.switch.connections() {
+            let flow = flows.at(connection.original.src).and_then(|flow| seen.get_mut(flow));
+            if let Some(near) = flow {
+                (*near, known) = (connection.reply.dst, known + 1);
+            }
+        }
+        ensure!(known == flows.count, "{known} of {} flows are tracked", flows.count);
+        Ok(seen)
+    }
+
+    /// What generator and sink take by themselves, of the clients' frames.
+    pub(super) fn generator(&self, machine: &Machine) -> Result<f64> {
+        let last = self.playlists.first().and_then(|playlist| playlist.last());
+        alone(&last.context("no frames")?, SHORT, machine)
     }
 }
 
 /// The connections that parameters ask for.
 pub(super) fn flows(family: Family, params: &Params) -> Flows {
-    Flows { family, count: params.flows, services: params.services, size: params.size }
+    let Params { flows: count, services, size, .. } = *params;
+    Flows { family, place: Place::Cluster, count, services, strangers: false, size }
 }
 
 fn run(name: &str, family: Family, params: &Params, machine: &Machine) -> Result<Outcome> {
     params.pin(0)?;
     params.own_frames(name)?;
     let mut talk = Talk::new(&flows(family, params))?;
-    let generator = alone(talk.playlists[0].list(TALK).context("no frames")?, SHORT, machine)?;
+    let generator = talk.generator(machine)?;
     let drops = talk.world.drops();
     let worker = talk.world.workers.first_mut().context("a switch without workers")?;
     let tally = closed_loop(worker, talk.frames as u64, params.duration, machine)?;
@@ -104,11 +136,10 @@ mod tests {
     use super::*;
     use crate::flows::HOPS;
     use crate::frames::Size;
-    use crate::node::{BACKEND_PORT, ROUTER, SERVICE_PORT, backend_mac, client_mac};
+    use crate::node::{ROUTER, backend_mac, client_mac};
     use crate::world::PORTS;
-    use control::Switch as _;
     use std::collections::BTreeMap;
-    use std::net::{IpAddr, SocketAddr};
+    use std::net::IpAddr;
 
     /// A frame that the switch sent: Ethernet addresses, ends, hop limit. Both checksums hold.
     fn sent(frame: &[u8]) -> ([u8; 6], [u8; 6], SocketAddr, SocketAddr, u8) {
@@ -134,8 +165,11 @@ mod tests {
 
     #[test]
     fn every_frame_of_either_side_arrives_translated_with_its_checksums_and_one_hop_fewer() {
-        for family in [Family::Four, Family::Six] {
-            let flows = Flows { family, count: 300, services: 7, size: Size::Fixed(64) };
+        let places = [Place::Cluster, Place::NodePort, Place::NodePortLocal];
+        let rows = places.map(|place| [Family::Four, Family::Six].map(|family| (place, family)));
+        for (place, family) in rows.concat() {
+            let (strangers, size) = (false, Size::Fixed(64));
+            let flows = Flows { family, place, count: 300, services: 7, strangers, size };
             let mut talk = Talk::new(&flows).unwrap();
             let captures = PORTS.map(|port| talk.world.ask(|switch| switch.capture(port)).unwrap());
             let (arrived, drops) = ([0, 1].map(|port| talk.world.arrived_at(port)), talk.world.drops());
@@ -146,20 +180,25 @@ mod tests {
             assert_eq!([0, 1].map(|port| talk.world.arrived_at(port) - arrived[port]), [6 * 256; 2]);
             assert_eq!((talk.world.drops(), talk.world.switch.workers()[0].misses), (drops, misses));
             assert_eq!(talk.world.switch.connections().len(), flows.count);
-            let known: BTreeMap<SocketAddr, usize> = (0..flows.count).map(|flow| (flows.near(flow), flow)).collect();
+            let seen = talk.seen(&flows).unwrap();
+            let by_node = seen.iter().all(|near| near.ip() == family.node() && near.port() >= 49152);
+            assert_eq!(by_node, place == Place::NodePort, "{place:?}: {:?}", seen[0]);
+            let ends = |port: usize, flow| if port == 1 { seen[flow] } else { flows.near(flow) };
+            let known = [0, 1].map(|port| -> BTreeMap<(SocketAddr, SocketAddr), usize> {
+                let other = |flow| if port == 1 { flows.behind(flow) } else { flows.far(flow) };
+                (0..flows.count).map(|flow| ((ends(port, flow), other(flow)), flow)).collect()
+            });
             for (port, capture) in captures.iter().enumerate() {
                 let out = capture.try_iter().filter(|captured| !captured.ingress);
                 let mut seen = 0;
                 for captured in out {
                     let (to_mac, from_mac, from, to, hops) = sent(&captured.bytes);
-                    let flow = known[if port == 1 { &from } else { &to }];
+                    let (near, far) = if port == 1 { (from, to) } else { (to, from) };
+                    // That it is found means that both ends are those of a flow.
+                    let flow = known[port][&(near, far)];
                     let (client, service) = (flows.client(flow), flows.service(flow));
-                    let expected = if port == 1 {
-                        (backend_mac(service), from, SocketAddr::new(family.backend(service), BACKEND_PORT))
-                    } else {
-                        (client_mac(client), SocketAddr::new(family.service(service), SERVICE_PORT), to)
-                    };
-                    assert_eq!((to_mac, from, to), (expected.0.0, expected.1, expected.2), "port {port}");
+                    let expected = if port == 1 { backend_mac(service) } else { client_mac(client) };
+                    assert_eq!(to_mac, expected.0, "port {port}");
                     assert_eq!((from_mac, hops), (ROUTER.0, HOPS - 1));
                     seen += 1;
                 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use api::Change;
 use control::Switch as _;
 use pipeline::burst::LANES;
 use pipeline::raw::ticks;
 
 use super::service::flows;
 use super::{Params, SHORT, Scale, ScenarioDef};
-use crate::flows::Segment;
+use crate::flows::{Flows, Segment};
 use crate::frames::Frames;
 use crate::machine::{Machine, resident};
 use crate::measure::{Laps, Moved, Step, closed_loop};
@@ -49,7 +50,8 @@ const REST: Duration = Duration::from_millis(3100);
 /// Records that one step of housekeeping frees, or more.
 const FREED: usize = 32 * 1024;
 
-struct New {
+/// A switch to which new connections come.
+pub(super) struct New {
     world: World,
     playlists: [Arc<Playlist>; 2],
     /// How many of the playlists have frames.
@@ -60,9 +62,41 @@ struct New {
     /// Time that this thread had a CPU for them, and how many packets there were.
     cpu: Duration,
     packets: u64,
+    /// What the lists left when they had been sent once: connections, and octets that the process grew by.
+    live: usize,
+    grown: u64,
 }
 
 impl New {
+    /// A switch with these services, to which these frames come once before anything is measured: the first time that memory
+    /// is used is not what is measured.
+    pub(super) fn ready(lists: [&Arc<Frames>; 2], changes: Vec<Change>) -> Result<Self> {
+        let playlists = lists.map(|frames| Playlist::new(vec![Arc::clone(frames)]));
+        playlists.iter().for_each(|playlist| playlist.pause(true));
+        let world = World::routed(playlists.each_ref().map(Arc::clone), changes, 1)?;
+        let speakers = lists.iter().filter(|frames| !frames.is_empty()).count();
+        let bursts = lists.iter().map(|frames| frames.len()).sum::<usize>() / LANES;
+        let (cpu, before) = (Duration::ZERO, resident("self")?);
+        let mut new = Self { world, playlists, speakers, bursts, sent: 0, cpu, packets: 0, live: 0, grown: 0 };
+        for _ in 0..bursts {
+            new.step(&mut Laps::default());
+        }
+        new.grown = resident("self")?.saturating_sub(before);
+        new.live = new.world.switch.connections().len();
+        (new.cpu, new.packets) = (Duration::ZERO, 0);
+        Ok(new)
+    }
+
+    /// Frames dropped so far.
+    pub(super) fn drops(&self) -> u64 {
+        self.world.drops()
+    }
+
+    /// Nanoseconds of CPU time a connection.
+    pub(super) fn cpu_ns(&self) -> f64 {
+        self.cpu.as_nanos() as f64 * self.speakers as f64 / self.packets.max(1) as f64
+    }
+
     /// End all connections, and let their records be free again.
     fn end(&mut self) {
         let ended = self.world.switch.flush_connections(&|_| true);
@@ -104,40 +138,30 @@ fn cpu_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
+/// As many flows as parameters ask for, or a few more: a whole number of bursts, so that the lists begin anew with a burst.
+pub(super) fn whole_bursts(params: &Params) -> Flows {
+    let flows = flows(Family::Four, params);
+    Flows { count: flows.count.next_multiple_of(LANES), ..flows }
+}
+
 fn run(name: &str, segments: [Option<Segment>; 2], params: &Params, machine: &Machine) -> Result<Outcome> {
     params.pin(0)?;
     params.own_frames(name)?;
-    // A whole number of bursts, so that the lists begin anew with a burst.
-    let params = Params { flows: params.flows.next_multiple_of(LANES), ..params.clone() };
-    let flows = flows(Family::Four, &params);
+    let flows = whole_bursts(params);
     let frames = |segment: Option<Segment>| segment.map_or(Ok(Frames::default()), |segment| flows.in_order(segment));
     let [ask, answer] = segments.map(frames);
     let (ask, answer) = (Arc::new(ask?), Arc::new(answer?));
     let generator = alone(&ask, SHORT, machine)?;
-    let playlists = [&ask, &answer].map(|frames| Playlist::new(vec![Arc::clone(frames)]));
-    playlists.iter().for_each(|playlist| playlist.pause(true));
-    let changes = node::services(Family::Four, params.services);
-    let world = World::routed(playlists.each_ref().map(Arc::clone), changes, 1)?;
-    let speakers = segments.iter().flatten().count();
-    let bursts = speakers * params.flows / LANES;
-    let mut work = New { world, playlists, speakers, bursts, sent: 0, cpu: Duration::ZERO, packets: 0 };
-    // The first time that memory is used is not what is measured: once through the lists.
-    let before = resident("self")?;
-    for _ in 0..bursts {
-        work.step(&mut Laps::default());
-    }
-    let grown = resident("self")?.saturating_sub(before);
-    let live = work.world.switch.connections().len();
-    let drops = work.world.drops();
-    (work.cpu, work.packets) = (Duration::ZERO, 0);
+    let mut work = New::ready([&ask, &answer], node::services(Family::Four, flows.place, params.services))?;
+    let drops = work.drops();
     let tally = closed_loop(&mut work, 1, params.duration, machine)?;
-    let drops = work.world.drops() - drops;
+    let drops = work.drops() - drops;
     let mut outcome = tally.outcome(name, ask.mean_size(), generator, machine);
     outcome.figures = [
-        ("connections_mps".to_owned(), outcome.mpps / speakers as f64),
-        ("cpu_ns".to_owned(), work.cpu.as_nanos() as f64 * speakers as f64 / work.packets.max(1) as f64),
-        ("live".to_owned(), live as f64),
-        ("live_mb".to_owned(), grown as f64 / 1e6),
+        ("connections_mps".to_owned(), outcome.mpps / work.speakers as f64),
+        ("cpu_ns".to_owned(), work.cpu_ns()),
+        ("live".to_owned(), work.live as f64),
+        ("live_mb".to_owned(), work.grown as f64 / 1e6),
     ]
     .into();
     outcome.params = [("services".to_owned(), params.services.into())].into();
