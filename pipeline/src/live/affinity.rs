@@ -9,7 +9,7 @@
 //! ([`Affinity::keep`]), under one lock for both, and only if it is made. Of two workers that meet the first two connections of one
 //! client at once, the second finds that the answer has changed since it looked, and decides again: one client, one backend.
 //!
-//! *Memory.* [`CLIENTS`] clients in sets of [`WAYS`], 12 MiB when all of it is used; a shard takes its part when it is first
+//! *Memory.* [`CLIENTS`] clients in sets of sixteen, 12 MiB when all of it is used; a shard takes its part when it is first
 //! written to. Nothing is swept: whoever was away for too long is no longer found, and is the first to make room.
 //!
 //! *Floods.* A client competes only with those of its set, and the hash that puts it there nobody outside can foresee. In a

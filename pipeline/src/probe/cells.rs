@@ -191,7 +191,7 @@ impl Cells {
         self.cell_hashed(table, self.hasher.hash_one(question))
     }
 
-    /// The same, when the question was hashed already, by [`hasher`].
+    /// The same, when the question was hashed already, by `hasher`.
     #[inline]
     pub fn cell_hashed(&self, table: TableName, hash: u64) -> Cell {
         // The same question to two tables has two cells. The odd factor (Fibonacci hashing) lets every bit of either decide.
@@ -323,7 +323,7 @@ impl<'a> Asked<'a> {
         self.note_hashed(table, self.hash(question))
     }
 
-    /// The hash of a question, as [`hasher`] has it.
+    /// The hash of a question, as `hasher` has it.
     #[inline]
     pub fn hash(&self, question: impl Hash) -> u64 {
         self.cells.hasher.hash_one(question)

@@ -22,6 +22,7 @@ use vswitch::keeper::Keeper;
 use vswitch::switch::{Options, Switch};
 use vswitch::sys::netlink::{Netlink, Settings};
 use vswitch::sys::netns::Namespace;
+use vswitch::web;
 
 pub(crate) mod beyond;
 pub(crate) mod host;
@@ -36,6 +37,8 @@ pub(crate) use manifests::*;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long silence is waited for.
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
+/// Where the node says how it is.
+const HEALTHZ: &str = "0.0.0.0:10256";
 /// By IP version: the gateway, and the prefix lengths of pods and of the outside.
 pub(crate) const GATEWAY: [&str; 2] = ["10.1.0.1", "fd00:1::1"];
 pub(crate) const PREFIX: [u8; 2] = [24, 64];
@@ -136,6 +139,7 @@ impl Bed {
         let thread = self.node.space.run(|| {
             std::thread::spawn(move || {
                 let mut switch = Switch::start(&options, Keeper::none()).unwrap();
+                switch.serve(web::Settings { healthz: HEALTHZ.parse().ok(), ..web::Settings::default() }).unwrap();
                 let mut control = Control::open(&control, &mut switch).unwrap();
                 tell.send(control.stopper()).unwrap();
                 control.run(&mut switch).unwrap();

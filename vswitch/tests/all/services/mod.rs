@@ -4,6 +4,7 @@
 mod affinity;
 mod beyond;
 mod endpoints;
+mod itself;
 mod model;
 mod outcomes;
 mod policy;
