@@ -310,7 +310,7 @@ pub struct Callee {
 }
 
 impl Callee {
-    /// Nobody is to be sent here any more.
+    /// Nobody is to be sent here any more: who comes anew is refused.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
     }
@@ -342,11 +342,17 @@ impl Host for Callee {
         let reply = if segment.flags.rst {
             return;
         } else if segment.flags.syn {
-            if self.open.lock().insert(segment.from) {
-                self.taken.fetch_add(1, Ordering::AcqRel);
-                self.late.fetch_add(self.leaving.load(Ordering::Acquire).into(), Ordering::AcqRel);
+            let mut open = self.open.lock();
+            if self.leaving.load(Ordering::Acquire) && !open.contains(&segment.from) {
+                // Nobody listens any more.
+                self.late.fetch_add(1, Ordering::AcqRel);
+                segment.reply(Flags { rst: true, ..flags }, 0)
+            } else {
+                if open.insert(segment.from) {
+                    self.taken.fetch_add(1, Ordering::AcqRel);
+                }
+                segment.reply(Flags { syn: true, ..flags }, 0)
             }
-            segment.reply(Flags { syn: true, ..flags }, 0)
         } else if segment.flags.fin {
             self.open.lock().remove(&segment.from);
             segment.reply(flags, 0)

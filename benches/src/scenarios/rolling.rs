@@ -63,7 +63,7 @@ enum Life {
 enum Leave {
     /// They terminate first.
     InGoodOrder,
-    /// Port and Pod go while the slice still says that they are ready: what the figures are to show if they show anything.
+    /// They listen no more while the slice still says that they are ready: what the figures are to show if they show anything.
     #[cfg(test)]
     AtOnce,
 }
@@ -167,10 +167,13 @@ impl Roll<'_> {
                 Leave::InGoodOrder => self.replace(number, ENDPOINTS + number)?,
                 #[cfg(test)]
                 Leave::AtOnce => {
-                    self.take_away(number)?;
+                    self.pods.get(number).inspect(|pod| pod.leave());
+                    // As long as it takes a controller to notice, some calls are sent there.
+                    std::thread::sleep(Duration::from_millis(20));
                     self.set(number, Life::Absent);
                     self.add(ENDPOINTS + number)?;
                     self.publish()?;
+                    self.take_away(number)?;
                 }
             }
             self.let_go()?;
