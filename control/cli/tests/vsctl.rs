@@ -209,7 +209,8 @@ fn objects_are_applied_shown_and_deleted_as_with_kubectl() {
         (
             "get svc".to_owned(),
             0,
-            "NAME  TYPE       CLUSTER-IP  PORT(S)\nweb   ClusterIP  10.96.0.10  80/TCP\n".to_owned(),
+            "NAME  TYPE       CLUSTER-IP  EXTERNAL-IP  PORT(S)\nweb   ClusterIP  10.96.0.10  <none>       80/TCP\n"
+                .to_owned(),
             "",
         ),
         ("get svc nope".to_owned(), 1, String::new(), "vsctl: get: services \"nope\" not found\n"),

@@ -121,6 +121,7 @@ fn what_a_storm_takes_is_bounded_and_no_connection_of_another_pod_notices() {
                 both.iter().for_each(|(port, frame)| assert_eq!(bench.send(*port, frame).drops, []));
             }
             let established = bench.live.connections.len();
+            let mut walked = 0;
             for burst in 0..BURSTS {
                 let frames: Vec<_> = (0..FRAMES).map(|lane| frame(burst * FRAMES + lane)).collect();
                 bench.burst(A, &frames);
@@ -131,8 +132,10 @@ fn what_a_storm_takes_is_bounded_and_no_connection_of_another_pod_notices() {
                 assert!(bench.waiting() <= PARKED + FRAGMENTS, "{name}: {}", bench.waiting());
                 let (fates, seen) = bench.watch(|bench| both.clone().map(|(port, frame)| bench.send(port, &frame)));
                 assert!(fates.iter().all(|fate| fate.drops.is_empty()), "{name}: {fates:?}");
-                assert_eq!(seen.get("walk"), None, "{name}: {seen:?}");
+                walked += usize::from(seen.contains_key("walk"));
             }
+            // One thing in a million that the storm touches may share a cell with what the connection asked: then it is walked once.
+            assert!(walked <= 1, "{name}: the connection was walked again {walked} times");
             assert!(bench.entries() <= 4096 * 3 * workers, "{name}");
             // When it is over, all that it took comes back.
             bench.pass(Duration::from_secs(150));
