@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use api::{Change, Delta, Proto, Service, Transaction};
 use control::Switch as _;
 use vswitch::switch::Switch;
+use vswitch::sys::affinity;
 
 use super::service::{Talk, flows};
 use super::{Params, Scale, ScenarioDef};
@@ -84,7 +85,13 @@ impl Churn {
 }
 
 /// Throughput with so many changes a second, and how many there really were.
-fn slice(world: &mut World, churn: &mut Churn, rate: u32, params: &Params, machine: &Machine) -> Result<(Tally, f64)> {
+fn slice(
+    world: &mut World,
+    churn: &mut Churn,
+    rate: u32,
+    (params, apart): (&Params, Option<u16>),
+    machine: &Machine,
+) -> Result<(Tally, f64)> {
     let duration = params.duration / ROUNDS as u32;
     let World { switch, workers, .. } = world;
     let worker = workers.first_mut().context("a switch without workers")?;
@@ -92,7 +99,7 @@ fn slice(world: &mut World, churn: &mut Churn, rate: u32, params: &Params, machi
     let (tally, done) = std::thread::scope(|scope| {
         // A thread begins where the one that started it is pinned: there it would be measured as if it were packets.
         let changes = scope.spawn(|| {
-            params.pin_apart(1)?;
+            apart.map_or(Ok(()), affinity::pin)?;
             churn.go_on(switch, rate, &end)
         });
         let tally = closed_loop(worker, 1, duration, machine);
@@ -113,6 +120,8 @@ fn run(params: &Params, machine: &Machine) -> Result<Outcome> {
     let mut churn = Churn::new(Family::Four, params.services);
     let drops = talk.world.drops();
     let mut rows: BTreeMap<u32, Vec<(Tally, f64)>> = BTreeMap::new();
+    // Asked for before anybody is pinned; with one CPU there is no other.
+    let apart = affinity::usable().get(1).copied();
     std::thread::scope(|scope| {
         let measured = scope.spawn(|| {
             params.pin_apart(0)?;
@@ -120,7 +129,7 @@ fn run(params: &Params, machine: &Machine) -> Result<Outcome> {
                 // Who goes first takes turns too.
                 for n in 0..RATES.len() {
                     let rate = RATES[(round + n) % RATES.len()];
-                    let row = slice(&mut talk.world, &mut churn, rate, params, machine)?;
+                    let row = slice(&mut talk.world, &mut churn, rate, (params, apart), machine)?;
                     rows.entry(rate).or_default().push(row);
                 }
             }
