@@ -39,7 +39,8 @@ pub struct Sight {
     pub to: SocketAddr,
 }
 
-/// Look ahead for those of `lanes` that are to be walked for, `most` at most. `sights` is empty, and is again.
+/// Look ahead for those of `lanes` that are to be walked for, as many as may be. `sights` is empty, and is again: it is lent so
+/// that a burst asks the system for no memory.
 pub(super) fn look<const N: usize>(
     sights: &mut Vec<Sight>,
     burst: &Burst,
