@@ -230,6 +230,7 @@ pub fn router() -> Vec<Change> {
         gateways: gateways.clone(),
         node: families.map(Family::node).to_vec(),
         uplink: None,
+        local: None,
         snat_ports: Router::SNAT_PORTS,
     };
     let local = gateways.iter().map(|gateway| route(gateway.trunc(), Hop::Endpoint));

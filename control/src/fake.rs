@@ -13,8 +13,9 @@ use api::state::{
 };
 use api::station::{Station, StationKey};
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, HealthCheck, Hop, MacAddr, Neighbor, Port,
-    PortId, Route, RouteKey, Router, Service, ServiceKey, ServiceRange, Transaction,
+    Acl, AclKey, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop, MacAddr,
+    Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Subject,
+    Transaction,
 };
 
 use crate::{Refusal, Switch};
@@ -47,6 +48,14 @@ pub struct FakeSwitch {
     pub checks: BTreeMap<u16, HealthCheck>,
     /// Whether the node is to get traffic of load balancers.
     pub eligibility: BTreeMap<(), Eligibility>,
+    /// Guards of ports it was told of.
+    pub guards: BTreeMap<PortId, Guard>,
+    /// Sets of rules it was told of.
+    pub rulesets: BTreeMap<RulesetId, Ruleset>,
+    /// Pods as policies see them that it was told of.
+    pub subjects: BTreeMap<AddressKey, Subject>,
+    /// Access lists it was told of.
+    pub acls: BTreeMap<AclKey, Acl>,
     /// Connections that it shall have.
     pub connections: Vec<ConnectionState>,
     /// Stations that it shall have heard.
@@ -99,6 +108,10 @@ impl FakeSwitch {
             Change::ServiceRange(delta) => step(&mut self.ranges, |range| range.prefix, delta, "service range")?,
             Change::HealthCheck(delta) => step(&mut self.checks, |check| check.port, delta, "health check")?,
             Change::Eligibility(delta) => step(&mut self.eligibility, |_| (), delta, "eligibility")?,
+            Change::Guard(delta) => step(&mut self.guards, |guard| guard.port, delta, "guard")?,
+            Change::Ruleset(delta) => step(&mut self.rulesets, |ruleset| ruleset.id, delta, "ruleset")?,
+            Change::Subject(delta) => step(&mut self.subjects, |subject| subject.key, delta, "subject")?,
+            Change::Acl(delta) => step(&mut self.acls, |acl| acl.key, delta, "acl")?,
         }
         let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         for port in self.ports.values() {

@@ -3,9 +3,10 @@
 use std::sync::mpsc::Receiver;
 
 use api::state::{
-    Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
+    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, Probe, StationState, Traced,
+    WorkerState,
 };
-use api::{BridgeId, PortId, ServiceKey, Transaction};
+use api::{BridgeId, Change, PortId, ServiceKey, Transaction};
 
 /// Why something was not done: the thing, the value and the rule, in one line, without a verb in front.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +63,16 @@ pub trait Switch {
 
     /// Walk a packet through the live program, without any effect.
     fn trace(&self, probe: &Probe) -> Traced;
+
+    /// The rows of the live program's tables, read out of them, as the changes that would make them of nothing. In no order.
+    fn programmed(&self) -> Vec<Change> {
+        Vec::new()
+    }
+
+    /// What policies did not let through, since each was first denied; the busiest are kept if there are very many.
+    fn denials(&self) -> Vec<DenialState> {
+        Vec::new()
+    }
 
     /// What follows from the cluster's objects was refused, or is in force again. While it is not, it is tried again every
     /// second.

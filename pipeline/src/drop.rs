@@ -114,6 +114,18 @@ pub enum DropReason {
     NoLocalEndpoint,
     /// To be masqueraded, but the node has no address of this IP version.
     NoNodeAddress,
+    /// From an Ethernet or IP address that is not of the pod whose port it came in by, ARP and ND included.
+    Spoofed,
+    /// From or to a pod whose policies are not known yet.
+    Isolated,
+    /// To an address that the pod behind the out port has not.
+    NotAddressed,
+    /// The policies of the source pod do not let it out.
+    PolicyEgress,
+    /// The policies of the destination pod do not let it in.
+    PolicyIngress,
+    /// A rule of an access list drops or rejects it.
+    Acl,
 
     // Lacking: something ran out.
     /// The connection table, or the in port's share of it, is full.
@@ -146,7 +158,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 65] = [
+    pub const ALL: [(Self, &'static str, &'static str); 71] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -203,6 +215,12 @@ impl DropReason {
             "policy keeps to endpoints of this node, and the service has none here",
         ),
         (Self::NoNodeAddress, "no-node-address", "the node has no address of this IP version to masquerade as"),
+        (Self::Spoofed, "spoofed", "not from the addresses of the pod behind the in port"),
+        (Self::Isolated, "isolated", "from or to a pod whose policies are not known yet"),
+        (Self::NotAddressed, "not-addressed", "to an address that the pod behind the out port has not"),
+        (Self::PolicyEgress, "policy-egress", "the policies of the source pod do not let it out"),
+        (Self::PolicyIngress, "policy-ingress", "the policies of the destination pod do not let it in"),
+        (Self::Acl, "acl", "a rule of an access list drops it"),
         (Self::ConnectionsFull, "connections-full", "no room for another connection of the in port"),
         (Self::SnatPorts, "snat-ports", "no source port is free for a masqueraded connection"),
         (Self::ReplyLimit, "reply-limit", "the in port had used up its share of answers"),

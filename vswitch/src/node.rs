@@ -114,7 +114,11 @@ impl Node {
                 | Change::Neighbor(_)
                 | Change::Route(_)
                 | Change::HealthCheck(_)
-                | Change::Eligibility(_) => {}
+                | Change::Eligibility(_)
+                | Change::Guard(_)
+                | Change::Ruleset(_)
+                | Change::Subject(_)
+                | Change::Acl(_) => {}
             }
         }
     }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bridge, Eligibility, Endpoint, HealthCheck, Neighbor, Port, Route, Router, Service, ServiceRange, Station,
+    Acl, Bridge, Eligibility, Endpoint, Guard, HealthCheck, Neighbor, Port, Route, Router, Ruleset, Service,
+    ServiceRange, Station, Subject,
 };
 
 /// One noun before and after. `old` is what the switch has now: both are never `None`, and both have the same key.
@@ -63,6 +64,14 @@ pub enum Change {
     HealthCheck(Delta<HealthCheck>),
     /// Of whether the node is to get traffic of load balancers.
     Eligibility(Delta<Eligibility>),
+    /// Of who may speak from a port. It goes before its port, in the same transaction or earlier.
+    Guard(Delta<Guard>),
+    /// Of a set of rules. It comes before subjects that name it, and goes behind them.
+    Ruleset(Delta<Ruleset>),
+    /// Of a pod as policies see it.
+    Subject(Delta<Subject>),
+    /// Of an access list. It goes before its port or bridge, in the same transaction or earlier.
+    Acl(Delta<Acl>),
 }
 
 /// Changes that a packet sees all together or not at all, in an order in which each noun exists before it is named.
@@ -87,6 +96,10 @@ impl Transaction {
             Change::ServiceRange(delta) => Change::ServiceRange(delta.inverse()),
             Change::HealthCheck(delta) => Change::HealthCheck(delta.inverse()),
             Change::Eligibility(delta) => Change::Eligibility(delta.inverse()),
+            Change::Guard(delta) => Change::Guard(delta.inverse()),
+            Change::Ruleset(delta) => Change::Ruleset(delta.inverse()),
+            Change::Subject(delta) => Change::Subject(delta.inverse()),
+            Change::Acl(delta) => Change::Acl(delta.inverse()),
         };
         Self { changes: self.changes.into_iter().rev().map(undo).collect() }
     }

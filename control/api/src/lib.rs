@@ -3,6 +3,7 @@
 //! The crate knows no packet and no socket beyond `Read + Write`. Nouns (`Bridge`, `Port`, ...) arrive at the switch
 //! resolved: by number, never by name or selector. A transaction is a list of [`Change`]s of those nouns.
 
+pub mod acl;
 pub mod addr;
 pub mod bridge;
 pub mod change;
@@ -11,6 +12,7 @@ pub mod endpoint;
 pub mod filter;
 pub mod id;
 pub mod option;
+pub mod policy;
 pub mod port;
 pub mod reply;
 pub mod request;
@@ -21,12 +23,16 @@ pub mod state;
 pub mod station;
 pub mod verb;
 
+pub use acl::{Acl, AclAction, AclKey, AclMatch, AclPlace, AclRule, AclWay};
 pub use addr::MacAddr;
 pub use bridge::Bridge;
 pub use change::{Change, Delta, Transaction};
 pub use datum::Datum;
 pub use endpoint::{AddressKey, Endpoint, EndpointKind, Neighbor};
 pub use id::{BridgeId, Generation, PortId};
+pub use policy::{
+    Action, Block, GroupId, Guard, NamedPort, Peers, PortMatch, PortName, Ports, Rule, Ruleset, RulesetId, Subject,
+};
 pub use port::{Port, Vlan};
 pub use request::{Command, Request};
 pub use route::{Hop, Route, RouteKey, Router};

@@ -23,6 +23,8 @@ pub struct Router {
     pub node: Vec<IpAddr>,
     /// The port behind which the outside is; traffic of pods that leaves by it is masqueraded.
     pub uplink: Option<PortId>,
+    /// The port behind which the node's own processes are: what comes in there is the node's, whatever it says of itself.
+    pub local: Option<PortId>,
     /// First and last source port of masqueraded traffic (`--snat-ports`).
     pub snat_ports: (u16, u16),
 }

@@ -168,6 +168,19 @@ pub struct NeighborState {
     pub age: Option<u32>,
 }
 
+/// Packets that policies did not let through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenialState {
+    /// The pod whose policies they are: `pod/NAMESPACE/NAME`.
+    pub subject: String,
+    /// `ingress` or `egress`, seen from it.
+    pub direction: String,
+    /// What decided: `networkpolicy NS/NAME rule N`, or that nothing let it through: `default of NS/NAME, ...`.
+    pub by: String,
+    /// How many.
+    pub packets: u64,
+}
+
 /// A packet to be traced: what a first packet would look like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
@@ -187,6 +200,8 @@ pub struct Probe {
     pub sport: u16,
     /// Destination port.
     pub dport: u16,
+    /// Policies of pods that are not attached here are asked too, as they are asked where those are.
+    pub everywhere: bool,
 }
 
 /// What became of a traced packet. Nothing was sent, learned or remembered.

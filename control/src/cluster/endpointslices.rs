@@ -73,7 +73,11 @@ impl Controller {
                 Changed::Service(id) => drop(services.insert(id.clone())),
                 Changed::Pod(id) => self.pod_changed(objects, id, &mut services),
                 Changed::Slice(id) => self.slice_changed(objects, id, &mut services),
-                Changed::Node(_) | Changed::Namespace(_) | Changed::ServiceCidr(_) => {}
+                Changed::Node(_)
+                | Changed::Namespace(_)
+                | Changed::ServiceCidr(_)
+                | Changed::Policy(_)
+                | Changed::ClusterPolicy(_) => {}
             }
         }
         self.nodes_changed(objects, changed, &mut services);

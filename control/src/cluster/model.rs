@@ -257,6 +257,130 @@ pub(crate) struct Cidrs {
     pub(crate) prefixes: Vec<IpNet>,
 }
 
+/// A NetworkPolicy of `networking.k8s.io/v1`, its defaults applied (rule N4): a direction that is no policy type of it is
+/// `None`, whatever rules it has (N5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkPolicy {
+    pub(crate) id: Named,
+    /// `spec.podSelector`, of pods of its namespace.
+    pub(crate) subjects: Selector,
+    pub(crate) ingress: Option<Vec<PolicyRule>>,
+    pub(crate) egress: Option<Vec<PolicyRule>>,
+}
+
+/// A ClusterNetworkPolicy of `policy.networking.k8s.io/v1alpha2`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClusterPolicy {
+    pub(crate) name: Text,
+    pub(crate) tier: Tier,
+    /// 0 to 1000, lower first.
+    pub(crate) priority: u16,
+    /// `spec.subject`.
+    pub(crate) subjects: PodSelector,
+    pub(crate) ingress: Vec<PolicyRule>,
+    pub(crate) egress: Vec<PolicyRule>,
+}
+
+/// `spec.tier`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Tier {
+    Admin,
+    Baseline,
+}
+
+/// A rule of a policy, in one direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PolicyRule {
+    /// Accept for those of NetworkPolicies.
+    pub(crate) action: api::Action,
+    /// `name` of a rule of a ClusterNetworkPolicy; empty when it has none.
+    pub(crate) name: Text,
+    /// `from`, `to`; `None`: any peer (rule N8). Empty matches nobody: what of it is not known here fails closed.
+    pub(crate) peers: Option<Vec<PolicyPeer>>,
+    /// `ports`, `protocols`; `None`: any.
+    pub(crate) ports: Option<Vec<PolicyPort>>,
+}
+
+/// A peer of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PolicyPeer {
+    /// Pods by labels of their own and of their namespaces (N9).
+    Pods(PodSelector),
+    /// `ipBlock`, or an entry of `networks`.
+    Block { cidr: IpNet, except: Vec<IpNet> },
+    /// Nodes by their labels (ClusterNetworkPolicy, egress only).
+    Nodes(Selector),
+}
+
+/// Which pods: of which namespaces, and which of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PodSelector {
+    pub(crate) namespaces: Namespaces,
+    pub(crate) pods: Selector,
+}
+
+/// Which namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Namespaces {
+    /// This one, by name: `namespaceSelector` was not given.
+    Own(Text),
+    /// Those with such labels.
+    With(Selector),
+}
+
+/// A LabelSelector: all of it must hold. The empty one selects everything. `matchLabels` are requirements too; they are in
+/// order and each is once, so that equal selectors are equal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Selector(pub(crate) Vec<Requirement>);
+
+/// An entry of `matchExpressions`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Requirement {
+    pub(crate) key: Text,
+    pub(crate) test: Test,
+}
+
+/// What a label is asked (rule N10). Values are in order, each once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Test {
+    In(Vec<Text>),
+    /// Also without the label.
+    NotIn(Vec<Text>),
+    Exists,
+    DoesNotExist,
+}
+
+impl Selector {
+    /// Whether it selects what has these labels.
+    pub(crate) fn selects(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|Requirement { key, test }| match (test, labels.get(key)) {
+            (Test::In(values), Some(value)) => values.binary_search(value).is_ok(),
+            (Test::NotIn(values), Some(value)) => values.binary_search(value).is_err(),
+            (Test::Exists, value) => value.is_some(),
+            (Test::DoesNotExist, value) => value.is_none(),
+            (Test::In(_), None) => false,
+            (Test::NotIn(_), None) => true,
+        })
+    }
+}
+
+/// An entry of `ports` or `protocols`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PolicyPort {
+    /// `None` only with a name, in a ClusterNetworkPolicy: whatever protocol the container port has.
+    pub(crate) proto: Option<Proto>,
+    pub(crate) ports: PolicyPorts,
+}
+
+/// Destination ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PolicyPorts {
+    /// First and last; 0 and 65535 for all.
+    Range(u16, u16),
+    /// Of a container port of the destination pod (N12).
+    Named(Text),
+}
+
 /// Every object that is in force.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
@@ -267,6 +391,8 @@ pub(crate) struct Objects {
     /// Those of manifests and our own alike.
     pub(crate) slices: BTreeMap<Named, Arc<Slice>>,
     pub(crate) service_cidrs: BTreeMap<Text, Arc<Cidrs>>,
+    pub(crate) policies: BTreeMap<Named, Arc<NetworkPolicy>>,
+    pub(crate) cluster_policies: BTreeMap<Text, Arc<ClusterPolicy>>,
     /// The slices of each service, whether there is such a service or not.
     pub(crate) slices_of: BTreeMap<Named, BTreeSet<Named>>,
 }
@@ -280,4 +406,6 @@ pub(crate) enum Changed {
     Service(Named),
     Slice(Named),
     ServiceCidr(Text),
+    Policy(Named),
+    ClusterPolicy(Text),
 }

@@ -66,7 +66,8 @@ pub(super) fn trace(asked: &Asked<'_>, store: &Store, switch: &dyn Switch) -> Re
         Protocol::Icmp => 58,
     };
     let sport = asked.sport.unwrap_or(SPORT);
-    let mut traced = switch.trace(&Probe { port, eth_src, eth_dst: None, src, dst, proto, sport, dport });
+    let probe = Probe { port, eth_src, eth_dst: None, src, dst, proto, sport, dport, everywhere: true };
+    let mut traced = switch.trace(&probe);
     // That nobody is there to take it is said of where its destination is, not of what may reach it.
     let reached = traced.tuple.map_or(dst, |tuple| tuple.dst.ip());
     if let Some(pod) = pod_at(reached, cluster).filter(|_| !is_attached(reached, cluster)) {

@@ -114,6 +114,13 @@ impl Program {
         Ingress { mask, bridge, routed }
     }
 
+    /// The rows of all tables, as the changes that would make them of nothing. In no order.
+    pub fn dump(&self) -> Vec<Change> {
+        let mut rows = Vec::new();
+        self.stages.iter().for_each(|stage| stage.dump(&mut rows));
+        rows
+    }
+
     /// An ingress port; `None` if there is none of that number.
     #[inline]
     pub fn ingress(&self, port: PortId) -> Option<&Ingress> {

@@ -85,6 +85,9 @@ pub trait Stage: Debug + Send + Sync {
     /// The fields that `decide` may look at for frames of `port`, on a bridge with a router or without.
     fn mask(&self, port: PortId, routed: bool) -> KeyMask;
 
+    /// The rows of its tables, as the changes that would make them of nothing.
+    fn dump(&self, _rows: &mut Vec<Change>) {}
+
     /// It has a [`Self::look_ahead`]: the others are not asked, packet by packet.
     fn looks_ahead(&self) -> bool {
         false

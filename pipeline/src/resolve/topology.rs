@@ -176,6 +176,7 @@ mod tests {
             gateways: ["10.0.0.1/24", "10.0.1.1/24", "fd00::1/64"].map(|net| net.parse().unwrap()).to_vec(),
             node: vec!["192.0.2.9".parse().unwrap()],
             uplink: Some(PortId(9)),
+            local: None,
             snat_ports: Router::SNAT_PORTS,
         };
         for (port, to, from) in [

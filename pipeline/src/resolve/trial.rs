@@ -208,6 +208,7 @@ pub(crate) fn router() -> Router {
         gateways: ["10.0.0.254/24", "fd00::fe/64"].map(|text| text.parse().unwrap()).to_vec(),
         node: ["192.0.2.1", "2001:db8::1"].map(ip).to_vec(),
         uplink: Some(UPLINK),
+        local: None,
         snat_ports: Router::SNAT_PORTS,
     }
 }

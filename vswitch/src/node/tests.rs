@@ -31,6 +31,7 @@ pub(super) fn router() -> Router {
         gateways: vec!["10.1.0.1/24".parse().unwrap(), "fd00:1::1/64".parse().unwrap()],
         node: vec!["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
         uplink: None,
+        local: None,
         snat_ports: Router::SNAT_PORTS,
     }
 }

@@ -59,7 +59,7 @@ impl Known<'_> {
                 if router.mac.is_group() || router.mac.is_zero() {
                     return Err(Refusal(format!("{name}: mac {}: not the address of one station", router.mac)));
                 }
-                router.uplink.map_or(Ok(()), |port| self.port(&name, port))?;
+                [router.uplink, router.local].into_iter().flatten().try_for_each(|port| self.port(&name, port))?;
             }
             Change::Endpoint(Delta { new: Some(endpoint), .. }) => {
                 self.bridge(&endpoint.name, endpoint.key.bridge)?;

@@ -62,6 +62,7 @@ mod tests {
                     proto,
                     sport: 5000,
                     dport: 80,
+                    everywhere: false,
                 };
                 let octets = frame_of(&probe, MacAddr([2, 0, 0, 0, 0, 1])).unwrap();
                 let layers = parse::layers(&octets, octets.len(), None).unwrap();

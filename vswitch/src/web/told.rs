@@ -86,6 +86,10 @@ impl Told {
                 Change::Route(delta) => self.count("routes", delta),
                 Change::Service(delta) => self.count("services", delta),
                 Change::ServiceRange(delta) => self.count("service-ranges", delta),
+                Change::Guard(delta) => self.count("guards", delta),
+                Change::Ruleset(delta) => self.count("rulesets", delta),
+                Change::Subject(delta) => self.count("subjects", delta),
+                Change::Acl(delta) => self.count("access-lists", delta),
                 Change::HealthCheck(delta) => {
                     self.count("health-checks", delta);
                     if let Some(check) = &delta.old {

@@ -91,6 +91,7 @@ fn router() -> Router {
         gateways: gateways.collect(),
         node: NODE.iter().map(|address| address.parse().unwrap()).collect(),
         uplink: None,
+        local: None,
         snat_ports: Router::SNAT_PORTS,
     }
 }
@@ -328,6 +329,7 @@ fn a_trace_tells_what_a_packet_would_meet_and_sends_nothing() {
                 proto: 6,
                 sport: 40000,
                 dport: 80,
+                everywhere: false,
             };
             let listener = hosts.pods[1].run(|| TcpListener::bind((POD[family][1], 8080)).unwrap());
             listener.set_nonblocking(true).unwrap();

@@ -100,6 +100,7 @@ fn nouns() -> Vec<Change> {
         gateways: vec!["10.0.0.254/24".parse().unwrap()],
         node: vec!["192.0.2.1".parse().unwrap()],
         uplink: Some(PortId(UPLINK)),
+        local: None,
         snat_ports: Router::SNAT_PORTS,
     }))];
     changes.extend((1..=SERVER).map(|host| {

@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{
-    AddressKey, BridgeId, Change, Delta, Eligibility, Endpoint, HealthCheck, MacAddr, Neighbor, Port, PortId, Route,
-    RouteKey, Router, ServiceKey, ServiceRange,
+    AddressKey, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, MacAddr, Neighbor, Port, PortId,
+    Route, RouteKey, Router, Ruleset, RulesetId, ServiceKey, ServiceRange, Subject,
 };
 use ipnet::IpNet;
 
@@ -80,6 +80,9 @@ struct Told {
     ranges: Claims<IpNet, RangeOrigin, ServiceRange>,
     checks: Claims<u16, Claimant, HealthCheck>,
     eligibility: Claims<(), (), Eligibility>,
+    guards: Claims<PortId, (), Guard>,
+    rulesets: Claims<RulesetId, (), Ruleset>,
+    subjects: Claims<AddressKey, Named, Subject>,
 }
 
 /// Who has an address. The switch's own come first: a pod must not take the gateway's.
@@ -167,6 +170,7 @@ impl Compiler {
                     let ranges = prefixes.iter().map(range).map(|range| (range.prefix, range));
                     self.told.ranges.set(&RangeOrigin::Object(name.clone()), ranges);
                 }
+                Changed::Policy(_) | Changed::ClusterPolicy(_) => {}
             }
         }
         if router && self.look_here() {
@@ -251,7 +255,10 @@ impl Compiler {
                 Change::ServiceRange(delta) => undo(&mut told.ranges, |range| range.prefix, delta),
                 Change::HealthCheck(delta) => undo(&mut told.checks, |check| check.port, delta),
                 Change::Eligibility(delta) => undo(&mut told.eligibility, |_| (), delta),
-                Change::Bridge(_) | Change::Station(_) => {}
+                Change::Guard(delta) => undo(&mut told.guards, |guard| guard.port, delta),
+                Change::Ruleset(delta) => undo(&mut told.rulesets, |ruleset| ruleset.id, delta),
+                Change::Subject(delta) => undo(&mut told.subjects, |subject| subject.key, delta),
+                Change::Bridge(_) | Change::Station(_) | Change::Acl(_) => {}
             }
         }
     }
@@ -259,9 +266,21 @@ impl Compiler {
     /// What goes goes first, what comes comes last, the router with its port in between.
     fn settle(&mut self) -> Vec<Change> {
         self.tell_of_contests();
-        let Told { stack, routers, endpoints, neighbors, routes, services, ranges, checks, eligibility } =
-            &mut self.told;
-        let (mut going, mut coming) = (Vec::new(), Vec::new());
+        let Told {
+            stack,
+            routers,
+            endpoints,
+            neighbors,
+            routes,
+            services,
+            ranges,
+            checks,
+            eligibility,
+            guards,
+            rulesets,
+            subjects,
+        } = &mut self.told;
+        let (mut going, mut coming, mut coming_last) = (Vec::new(), Vec::new(), Vec::new());
         sort(endpoints.settle(), Change::Endpoint, &mut going, &mut coming);
         sort(neighbors.settle(), Change::Neighbor, &mut going, &mut coming);
         sort(routes.settle(), Change::Route, &mut going, &mut coming);
@@ -269,11 +288,16 @@ impl Compiler {
         sort(ranges.settle(), Change::ServiceRange, &mut going, &mut coming);
         sort(checks.settle(), Change::HealthCheck, &mut going, &mut coming);
         sort(eligibility.settle(), Change::Eligibility, &mut going, &mut coming);
+        sort(guards.settle(), Change::Guard, &mut going, &mut coming);
+        // Subjects name rulesets, never the other way.
+        sort(subjects.settle(), Change::Subject, &mut going, &mut coming_last);
+        sort(rulesets.settle(), Change::Ruleset, &mut going, &mut coming);
         let mut router_coming = Vec::new();
         sort(routers.settle(), Change::Router, &mut going, &mut router_coming);
         going.extend(stack.settle().into_iter().map(Change::Port));
         going.append(&mut router_coming);
         going.append(&mut coming);
+        going.append(&mut coming_last);
         going
     }
 
@@ -412,9 +436,11 @@ impl Compiler {
 
 /// Whether there is no object at all.
 pub(crate) fn is_empty(objects: &Objects) -> bool {
-    let Objects { nodes, namespaces, pods, services, slices, service_cidrs, slices_of: _ } = objects;
+    let Objects { nodes, namespaces, pods, services, slices, service_cidrs, policies, cluster_policies, slices_of: _ } =
+        objects;
     let cluster_wide = nodes.is_empty() && namespaces.is_empty() && service_cidrs.is_empty();
-    cluster_wide && pods.is_empty() && services.is_empty() && slices.is_empty()
+    let policies = policies.is_empty() && cluster_policies.is_empty();
+    cluster_wide && policies && pods.is_empty() && services.is_empty() && slices.is_empty()
 }
 
 /// Everything that there is, as changed: for a compiler that knows nothing yet.
@@ -426,6 +452,8 @@ pub(crate) fn everything(objects: &Objects) -> BTreeSet<Changed> {
     all.extend(objects.services.keys().cloned().map(Changed::Service));
     all.extend(objects.slices.keys().cloned().map(Changed::Slice));
     all.extend(objects.service_cidrs.keys().cloned().map(Changed::ServiceCidr));
+    all.extend(objects.policies.keys().cloned().map(Changed::Policy));
+    all.extend(objects.cluster_policies.keys().cloned().map(Changed::ClusterPolicy));
     all
 }
 

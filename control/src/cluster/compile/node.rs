@@ -77,6 +77,7 @@ impl Compiler {
             gateways: node.iter().flat_map(|node| node.pod_cidrs.iter().filter_map(gateway)).collect(),
             node: node.into_iter().flat_map(Node::primary).collect(),
             uplink: context.uplink,
+            local: context.local.map(|local| local.port),
             snat_ports: self.settings.snat_ports,
         }
     }

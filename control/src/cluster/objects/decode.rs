@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::check::{self, Checked, shown};
 use super::kind::{Kind, KindDef};
 use super::{Key, Texts};
-use crate::cluster::model::{Cidrs, Labels, Named, Node, Pod, Service, Slice, Text};
+use crate::cluster::model::{Cidrs, ClusterPolicy, Labels, Named, NetworkPolicy, Node, Pod, Service, Slice, Text};
 
 mod node;
 mod pod;
@@ -32,6 +32,8 @@ pub(crate) enum Object {
     Service(Arc<Service>),
     Slice(Arc<Slice>),
     Cidrs(Arc<Cidrs>),
+    Policy(Arc<NetworkPolicy>),
+    ClusterPolicy(Arc<ClusterPolicy>),
 }
 
 impl Object {
@@ -44,6 +46,8 @@ impl Object {
             Self::Service(service) => Key::Service(service.id.clone()),
             Self::Slice(slice) => Key::Slice(slice.id.clone()),
             Self::Cidrs(cidrs) => Key::ServiceCidr(cidrs.name.clone()),
+            Self::Policy(policy) => Key::Policy(policy.id.clone()),
+            Self::ClusterPolicy(policy) => Key::ClusterPolicy(policy.name.clone()),
         }
     }
 }
@@ -147,6 +151,7 @@ fn object(kind: Kind, json: &str, id: Named, texts: &mut Texts) -> Checked<Objec
         Kind::Service => Object::Service(Arc::new(service::service(typed(json)?, id, texts)?)),
         Kind::EndpointSlice => Object::Slice(Arc::new(slice::slice(typed(json)?, id, texts)?)),
         Kind::ServiceCidr => Object::Cidrs(Arc::new(cidrs(typed(json)?, id.name)?)),
+        Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => return Err("kind: is not read yet".to_owned()),
     })
 }
 

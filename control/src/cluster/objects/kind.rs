@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     Service,
     EndpointSlice,
     ServiceCidr,
+    NetworkPolicy,
+    ClusterNetworkPolicy,
 }
 
 /// What a kind is called, and where.
@@ -39,6 +41,17 @@ pub(crate) const KINDS: &[KindDef] = &[
         ..core(Kind::EndpointSlice, "EndpointSlice", "endpointslices")
     },
     KindDef { api_version: "networking.k8s.io/v1", ..core(Kind::ServiceCidr, "ServiceCIDR", "servicecidrs") },
+    KindDef {
+        api_version: "networking.k8s.io/v1",
+        short: &["netpol"],
+        namespaced: true,
+        ..core(Kind::NetworkPolicy, "NetworkPolicy", "networkpolicies")
+    },
+    KindDef {
+        api_version: "policy.networking.k8s.io/v1alpha2",
+        short: &["cnp"],
+        ..core(Kind::ClusterNetworkPolicy, "ClusterNetworkPolicy", "clusternetworkpolicies")
+    },
 ];
 
 const fn core(kind: Kind, name: &'static str, plural: &'static str) -> KindDef {
@@ -82,6 +95,8 @@ impl KindDef {
             Kind::Service => Key::Service(named()),
             Kind::EndpointSlice => Key::Slice(named()),
             Kind::ServiceCidr => Key::ServiceCidr(name.into()),
+            Kind::NetworkPolicy => Key::Policy(named()),
+            Kind::ClusterNetworkPolicy => Key::ClusterPolicy(name.into()),
         }
     }
 }

@@ -65,6 +65,8 @@ fn exists(store: &Store, key: &Changed) -> bool {
         Changed::Service(id) => objects.services.contains_key(id),
         Changed::Slice(id) => objects.slices.contains_key(id),
         Changed::ServiceCidr(name) => objects.service_cidrs.contains_key(name),
+        Changed::Policy(id) => objects.policies.contains_key(id),
+        Changed::ClusterPolicy(name) => objects.cluster_policies.contains_key(name),
     }
 }
 
@@ -78,6 +80,8 @@ fn all(store: &Store, kind: Kind, namespace: Option<&str>) -> Vec<Changed> {
         Kind::Service => objects.services.keys().filter(here).cloned().map(Changed::Service).collect(),
         Kind::EndpointSlice => objects.slices.keys().filter(here).cloned().map(Changed::Slice).collect(),
         Kind::ServiceCidr => objects.service_cidrs.keys().cloned().map(Changed::ServiceCidr).collect(),
+        Kind::NetworkPolicy => objects.policies.keys().filter(here).cloned().map(Changed::Policy).collect(),
+        Kind::ClusterNetworkPolicy => objects.cluster_policies.keys().cloned().map(Changed::ClusterPolicy).collect(),
     }
 }
 
@@ -153,6 +157,7 @@ fn table(store: &Store, def: &KindDef, keys: &[Changed], wide: bool, every_names
         Kind::Service => (&["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)"], &["SELECTOR"]),
         Kind::EndpointSlice => (&["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "MANAGED-BY"], &["SERVICE"]),
         Kind::ServiceCidr => (&["NAME", "CIDRS"], &[]),
+        Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => (&["NAME"], &[]),
     };
     let with_namespace = every_namespace && def.namespaced;
     let width = headings.len() + if wide { more.len() } else { 0 };
@@ -179,6 +184,7 @@ fn cells_of(store: &Store, key: &Changed, wide: bool) -> Vec<String> {
         Changed::Service(id) => objects.services.get(id).map_or_else(none, |service| of_service(service)),
         Changed::Slice(id) => objects.slices.get(id).map_or_else(none, |slice| of_slice(store, key, slice, wide)),
         Changed::ServiceCidr(name) => objects.service_cidrs.get(name).map_or_else(none, |c| vec![list(&c.prefixes)]),
+        Changed::Policy(_) | Changed::ClusterPolicy(_) => none(),
     }
 }
 

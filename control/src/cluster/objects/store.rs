@@ -251,6 +251,8 @@ impl Store {
             Changed::Service(id) => objects.services.get(id).cloned().map(Object::Service),
             Changed::Slice(id) => objects.slices.get(id).cloned().map(Object::Slice),
             Changed::ServiceCidr(name) => objects.service_cidrs.get(name).cloned().map(Object::Cidrs),
+            Changed::Policy(id) => objects.policies.get(id).cloned().map(Object::Policy),
+            Changed::ClusterPolicy(name) => objects.cluster_policies.get(name).cloned().map(Object::ClusterPolicy),
         }
     }
 }
@@ -263,12 +265,16 @@ fn put_or_remove(objects: &mut Objects, key: &Key, object: Option<Object>) {
         (_, Some(Object::Service(service))) => drop(objects.services.insert(service.id.clone(), service)),
         (_, Some(Object::Slice(slice))) => set_slice(objects, &slice.id.clone(), Some(slice)),
         (_, Some(Object::Cidrs(cidrs))) => drop(objects.service_cidrs.insert(cidrs.name.clone(), cidrs)),
+        (_, Some(Object::Policy(policy))) => drop(objects.policies.insert(policy.id.clone(), policy)),
+        (_, Some(Object::ClusterPolicy(policy))) => drop(objects.cluster_policies.insert(policy.name.clone(), policy)),
         (Changed::Node(name), None) => drop(objects.nodes.remove(name)),
         (Changed::Namespace(name), None) => drop(objects.namespaces.remove(name)),
         (Changed::Pod(id), None) => drop(objects.pods.remove(id)),
         (Changed::Service(id), None) => drop(objects.services.remove(id)),
         (Changed::Slice(id), None) => set_slice(objects, id, None),
         (Changed::ServiceCidr(name), None) => drop(objects.service_cidrs.remove(name)),
+        (Changed::Policy(id), None) => drop(objects.policies.remove(id)),
+        (Changed::ClusterPolicy(name), None) => drop(objects.cluster_policies.remove(name)),
     }
 }
 
@@ -303,5 +309,7 @@ pub(crate) fn parts(key: &Key) -> (Kind, &str, &str) {
         Changed::Service(id) => (Kind::Service, &id.namespace, &id.name),
         Changed::Slice(id) => (Kind::EndpointSlice, &id.namespace, &id.name),
         Changed::ServiceCidr(name) => (Kind::ServiceCidr, "", name),
+        Changed::Policy(id) => (Kind::NetworkPolicy, &id.namespace, &id.name),
+        Changed::ClusterPolicy(name) => (Kind::ClusterNetworkPolicy, "", name),
     }
 }

@@ -85,6 +85,7 @@ pub(super) fn node() -> Vec<Change> {
         gateways: vec!["10.0.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
         node: vec![ip("192.0.2.9")],
         uplink: Some(UPLINK),
+        local: None,
         snat_ports: Router::SNAT_PORTS,
     };
     let ports = [LOCAL, POD, OTHER, UPLINK, PortId::STACK].map(|id| port(id, Vlan::default(), 1500));

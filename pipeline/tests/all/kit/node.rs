@@ -85,6 +85,7 @@ pub(crate) fn nouns(snat_ports: (u16, u16)) -> Vec<Change> {
         gateways: ["10.0.0.254/24", "fd00::fe/64"].map(|text| text.parse().unwrap()).to_vec(),
         node: ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap()).to_vec(),
         uplink: Some(PortId(UPLINK)),
+        local: None,
         snat_ports,
     })));
     for [at, backend] in [

@@ -54,6 +54,7 @@ fn router() -> Router {
         gateways: Vec::new(),
         node: Vec::new(),
         uplink: None,
+        local: None,
         snat_ports: Router::SNAT_PORTS,
     }
 }
