@@ -186,6 +186,7 @@ impl Octets<'_> {
             gateways: gateways.iter().map(|text| text.parse().unwrap()).collect(),
             node: node.iter().map(|text| text.parse().unwrap()).collect(),
             uplink: self.of([Some(PortId(4)), Some(PortId(4)), Some(PortId(3)), None]),
+            local: None,
             snat_ports: self.of([(50_000, 50_003), (50_000, 50_000), (50_002, 50_010)]),
         }
     }
