@@ -150,11 +150,8 @@ impl RxQueue for Generator {
             return Rx::Drained;
         }
         let pace = self.playlist.pace.load(Ordering::Acquire);
-        let limit = if pace == 0 { limit } else { self.due(pace, limit) };
-        if limit == 0 {
-            return Rx::Drained;
-        }
-        for _ in 0..limit {
+        let due = if pace == 0 { limit } else { self.due(pace, limit) };
+        for _ in 0..due {
             let Some(mut frame) = stash.take() else { return Rx::Starved };
             // The frames were checked to fit a slot when they were made.
             let _ = frame.fill(self.frames.nth(self.next));
@@ -164,7 +161,7 @@ impl RxQueue for Generator {
                 break;
             }
         }
-        Rx::More
+        if due < limit { Rx::Drained } else { Rx::More }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

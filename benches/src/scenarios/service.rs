@@ -13,7 +13,7 @@ use super::{Params, SHORT, Scale, ScenarioDef};
 use crate::flows::{Flows, Segment};
 use crate::frames::Frames;
 use crate::machine::Machine;
-use crate::measure::closed_loop;
+use crate::measure::{Laps, Step as _, closed_loop};
 use crate::node::{self, Family, Place};
 use crate::port::{Playlist, alone};
 use crate::report::Outcome;
@@ -100,13 +100,14 @@ impl Talk {
 
     /// One port sends its side of all handshakes, the other nothing.
     fn shake(&mut self, port: usize, list: usize) -> Result<()> {
+        // Whoever spoke last is silent for a turn, so that the other has the worker to itself, and loses no first packet.
+        self.playlists.iter().for_each(|playlist| playlist.pause(true));
+        self.world.workers.iter_mut().for_each(|worker| _ = worker.step(&mut Laps::default()));
         let mut count = 0;
-        for (other, playlist) in self.playlists.iter().enumerate() {
-            playlist.pause(other != port);
-            if other == port {
-                playlist.play(list);
-                count = playlist.list(list).map_or(0, |frames| frames.len());
-            }
+        if let Some(playlist) = self.playlists.get(port) {
+            playlist.play(list);
+            playlist.pause(false);
+            count = playlist.list(list).map_or(0, |frames| frames.len());
         }
         let through = self.world.pass(count);
         self.playlists.iter().for_each(|playlist| playlist.pause(false));
