@@ -228,7 +228,10 @@ mod tests {
             let known = |id: Option<RulesetId>| id.is_some_and(|id| sets.iter().any(|set| set.id == id));
             let pods: Vec<Subject> = policies.subjects().collect();
             assert_eq!(pods.len(), CLIENTS + 500 + OTHERS);
-            assert_eq!(pods[..CLIENTS].iter().filter(|pod| known(pod.egress)).count(), if rules > 0 { CLIENTS } else { 0 });
+            assert_eq!(
+                pods[..CLIENTS].iter().filter(|pod| known(pod.egress)).count(),
+                if rules > 0 { CLIENTS } else { 0 }
+            );
             let backends = &pods[CLIENTS..CLIENTS + 500];
             assert_eq!(backends.iter().filter(|pod| known(pod.ingress)).count(), if rules > 0 { 500 } else { 0 });
         }

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use api::policy::{Action, Block, Peers, PortMatch, Ports, Rule, Ruleset, RulesetId, Subject};
-use api::{Acl, AclAction, AclKey, AclMatch, AclPlace, AclRule, AclWay, Change, Delta, MacAddr, PortId, Proto, Transaction};
+use api::{
+    Acl, AclAction, AclKey, AclMatch, AclPlace, AclRule, AclWay, Change, Delta, MacAddr, PortId, Proto, Transaction,
+};
 use etherparse::PacketBuilder;
 use ipnet::IpNet;
 
