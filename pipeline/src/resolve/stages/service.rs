@@ -139,7 +139,7 @@ impl Services {
         walk.key.set_destination(backend.ip());
         walk.key.set_tp_dst(backend.port());
         walk.service = Some(Chosen { backend, reached: row.reached(), visit });
-        Next::Enter("route")
+        Next::Continue
     }
 
     /// A packet that is not to the port of any service: it may still be to the address of one.
@@ -201,6 +201,12 @@ impl Stage for Services {
                 _ => {}
             }
         }
+    }
+
+    fn dump(&self, rows: &mut Vec<Change>) {
+        rows.extend(self.services.iter().map(|(key, row)| Change::Service(Delta::add(row.noun(*key)))));
+        let range = |prefix: &IpNet| ServiceRange { prefix: *prefix, origin: String::new() };
+        rows.extend(self.ranges.iter().map(|prefix| Change::ServiceRange(Delta::add(range(prefix)))));
     }
 
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {
