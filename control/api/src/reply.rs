@@ -15,8 +15,8 @@ mod network;
 mod verified;
 
 pub use network::{
-    AddressKind, ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services,
-    Trace, TrafficPolicy,
+    AclRow, AclTable, AddressKind, ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes,
+    ServiceRow, Services, Trace, TrafficPolicy,
 };
 pub use verified::{CounterExample, Verified};
 
@@ -299,13 +299,17 @@ pub fn text(request: &Request, answer: Value) -> Result<String, String> {
                 serde_json::from_value(answer).map_err(|e| format!("answer not understood: {e}"))?;
             Ok(services.table(*wide))
         }
+        Request::AclList { .. } => of::<AclTable>(answer),
         Request::Routes {} => of::<Routes>(answer),
         Request::Neighbors {} => of::<Neighbors>(answer),
         Request::Connections { .. } => of::<Connections>(answer),
         Request::DumpConntrack { .. } => of::<Conntrack>(answer),
         Request::Trace { .. } => of::<Trace>(answer),
         Request::Verify { .. } => of::<Verified>(answer),
-        Request::RouteAdd { .. }
+        Request::AclAdd { .. }
+        | Request::AclDel { .. }
+        | Request::AclLoad { .. }
+        | Request::RouteAdd { .. }
         | Request::RouteDel { .. }
         | Request::NeighAdd { .. }
         | Request::NeighDel { .. }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Neighbor, Port, PortId, Route, RouteKey, Router,
-    Service, ServiceKey, ServiceRange, Station, StationKey, Vlan,
+    Acl, AclKey, AclPlace, AclRule, AclWay, AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Neighbor,
+    Port, PortId, Route, RouteKey, Router, Service, ServiceKey, ServiceRange, Station, StationKey, Vlan,
 };
 use ipnet::IpNet;
 use pipeline::drop::DropReason;
@@ -37,6 +37,7 @@ pub(crate) enum Noun {
     Route(RouteKey, Option<Route>),
     Service(ServiceKey, Option<Service>),
     ServiceRange(IpNet, bool),
+    Acl(AclKey, Option<Arc<[AclRule]>>),
 }
 
 /// One thing that happens.
@@ -71,6 +72,7 @@ struct Sum {
     routes: BTreeMap<RouteKey, Route>,
     services: BTreeMap<ServiceKey, Service>,
     ranges: BTreeMap<IpNet, ServiceRange>,
+    acls: BTreeMap<AclKey, Acl>,
 }
 
 /// What becomes of a row that shall be `new`; `None` if nothing changes.
@@ -102,6 +104,7 @@ impl Sum {
                 let nouns = nouns.chain(neighbors.into_iter().map(|key| Noun::Neighbor(key, None)));
                 let nouns = nouns.chain(routes.into_iter().map(|key| Noun::Route(key, None)));
                 nouns.chain([Noun::Router(id, None)]).for_each(|noun| changes.extend(self.changes(noun)));
+                changes.extend(self.without_acls(AclPlace::Bridge(id)));
                 let ports: Vec<u16> = self.ports.values().filter(|p| p.bridge == id).map(|p| p.id.0).collect();
                 ports.into_iter().for_each(|port| changes.extend(self.changes(Noun::Port(port, None))));
                 let keys: Vec<StationKey> = self.stations.keys().filter(|key| key.bridge == id).copied().collect();
@@ -123,6 +126,7 @@ impl Sum {
                 let here = |station: &&Station| station.port.0 == id && station.key.bridge == old.bridge;
                 let keys: Vec<StationKey> = self.stations.values().filter(here).map(|station| station.key).collect();
                 keys.into_iter().for_each(|key| changes.extend(self.changes(Noun::Station(key, None))));
+                changes.extend(self.without_acls(AclPlace::Port(PortId(id))));
                 changes.push(Change::Port(Delta::remove(old)));
             }
             Noun::Station(key, Some(port)) => {
@@ -158,8 +162,22 @@ impl Sum {
                 let row = stays.then(|| ServiceRange { prefix, origin: String::new() });
                 changes.extend(replaced(&mut self.ranges, prefix, row).map(Change::ServiceRange));
             }
+            Noun::Acl(key, rules) => {
+                let there = match key.at {
+                    AclPlace::Bridge(bridge) => self.bridges.contains_key(&bridge),
+                    AclPlace::Port(port) => self.ports.contains_key(&port.0),
+                };
+                let row = rules.filter(|_| there).map(|rules| Acl { key, rules });
+                changes.extend(replaced(&mut self.acls, key, row).map(Change::Acl));
+            }
         }
         changes
+    }
+
+    /// The access lists of a place go.
+    fn without_acls(&mut self, at: AclPlace) -> Vec<Change> {
+        let keys = [AclWay::FromPort, AclWay::ToPort].map(|way| AclKey { at, way });
+        keys.into_iter().flat_map(|key| self.changes(Noun::Acl(key, None))).collect()
     }
 
     /// All nouns as one transaction.
@@ -174,7 +192,8 @@ impl Sum {
         let services = self.services.values().map(|service| Change::Service(Delta::add(service.clone())));
         let ranges = self.ranges.values().map(|range| Change::ServiceRange(Delta::add(range.clone())));
         let node = routers.chain(endpoints).chain(neighbors).chain(routes).chain(services).chain(ranges);
-        bridges.chain(ports).chain(stations).chain(node).collect()
+        let acls = self.acls.values().map(|acl| Change::Acl(Delta::add(acl.clone())));
+        bridges.chain(ports).chain(stations).chain(node).chain(acls).collect()
     }
 }
 
