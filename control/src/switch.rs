@@ -3,8 +3,8 @@
 use std::sync::mpsc::Receiver;
 
 use api::state::{
-    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, Probe, StationState, Traced, Walked,
-    WorkerState,
+    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, Probe, StationState, Traced,
+    Walked, WorkerState,
 };
 use api::{BridgeId, Change, PortId, ServiceKey, Transaction};
 

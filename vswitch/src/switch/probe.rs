@@ -49,9 +49,7 @@ fn payload_of<'a>(probe: &Probe, room: &'a mut [u8; PAYLOAD]) -> &'a [u8] {
     let [[s0, s1], [d0, d1]] = [probe.sport, probe.dport].map(u16::to_be_bytes);
     let [flags0, flags1] = SYN;
     let (octets, len) = match IpProtocol::from(probe.proto) {
-        IpProtocol::Tcp => {
-            ([s0, s1, d0, d1, 0, 0, 0, 0, 0, 0, 0, 0, flags0, flags1, 0xff, 0xff, 0, 0, 0, 0], PAYLOAD)
-        }
+        IpProtocol::Tcp => ([s0, s1, d0, d1, 0, 0, 0, 0, 0, 0, 0, 0, flags0, flags1, 0xff, 0xff, 0, 0, 0, 0], PAYLOAD),
         IpProtocol::Udp => ([s0, s1, d0, d1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
         // An echo request; its identifier is what the probe has for a port.
         IpProtocol::Icmp => ([8, 0, 0, 0, s0, s1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
