@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use api::state::{
-    Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
+    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, Probe, StationState, Traced,
+    WorkerState,
 };
 use api::{
     AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, ServiceKey, Station,
@@ -672,7 +673,11 @@ impl Control for Switch {
             };
         };
         let program = &self.publisher.current().program;
-        pipeline::resolve::trace::trace(program, &self.live, probe.port, &octets, clock::now())
+        pipeline::resolve::trace::trace(program, &self.live, (probe.port, &octets), probe.everywhere, clock::now())
+    }
+
+    fn denials(&self) -> Vec<DenialState> {
+        self.live.denials.list()
     }
 
     fn behind(&mut self, behind: bool) {

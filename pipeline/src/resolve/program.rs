@@ -9,6 +9,7 @@ use api::{BridgeId, Change, Delta, PortId, Router, Transaction};
 use crate::drop::DropReason;
 use crate::key::KeyMask;
 use crate::live::Now;
+use crate::live::connections::View;
 use crate::probe::cells::{Cells, TableName, Touched};
 use crate::resolve::ahead::Sight;
 use crate::resolve::stage::{Next, Stage, StageDef};
@@ -119,6 +120,13 @@ impl Program {
         let mut rows = Vec::new();
         self.stages.iter().for_each(|stage| stage.dump(&mut rows));
         rows
+    }
+
+    /// Every stage would let this connection through if it were new.
+    pub fn stands(&self, connection: &View) -> bool {
+        let View { original, reply, port, .. } = connection;
+        let local = self.topology.local(original.zone);
+        self.stages.iter().all(|stage| stage.stands(original, reply, *port, local))
     }
 
     /// An ingress port; `None` if there is none of that number.

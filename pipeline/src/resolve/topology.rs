@@ -105,6 +105,11 @@ impl Topology {
         self.routers.get(bridge, asked).map(AsRef::as_ref)
     }
 
+    /// Where the node of a bridge is, for who programs it.
+    pub fn local(&self, bridge: BridgeId) -> Option<PortId> {
+        self.routers.peek(&bridge)?.local
+    }
+
     /// The endpoint of an address.
     pub fn endpoint(&self, key: AddressKey, asked: &mut Asked<'_>) -> Option<&Resident> {
         self.endpoints.get(key, asked)

@@ -12,8 +12,9 @@ use crate::resolve::program::Program;
 use crate::resolve::stage::{IcmpError, Next, Reply};
 use crate::resolve::walk::Walk;
 
-/// What would become of the frame `octets` if it came in by `port` now.
-pub fn trace(program: &Program, live: &Live, port: PortId, octets: &[u8], now: Now) -> Traced {
+/// What would become of the frame `octets` if it came in by `port` now. `everywhere`: policies of pods that are not attached
+/// here are asked too.
+pub fn trace(program: &Program, live: &Live, (port, octets): (PortId, &[u8]), everywhere: bool, now: Now) -> Traced {
     let dropped = |reason: &str| Traced { verdict: "drop".into(), reason: reason.into(), ..Traced::default() };
     let Some(ingress) = program.ingress(port) else { return dropped("no-bridge") };
     let layers = match parse::layers(octets, octets.len(), None) {
@@ -23,14 +24,15 @@ pub fn trace(program: &Program, live: &Live, port: PortId, octets: &[u8], now: N
     let key = parse::key(port, octets, &layers).masked(&ingress.mask);
     let mut walk = Walk::new(key, layers, octets, program.topology(), live, now);
     walk.steps = Some(Vec::new());
+    walk.everywhere = everywhere;
     let next = program.decide(&mut walk);
     let stages = walk.steps.take().unwrap_or_default();
     let (verdict, reason) = verdict(next);
-    // Who lets a frame through is the service that it is for, or else what says where it goes; who does not is the last that
+    // Who lets a frame through is the policies that were asked, or the service that it is for, or else what says where it goes; who does not is the last that
     // was asked.
     let note_of = |stage: &str| stages.iter().rev().find(|step| step.stage == stage && !step.note.is_empty());
     let decider = match verdict {
-        "allow" => ["service", "connection", "route", "bridge"].into_iter().find_map(note_of),
+        "allow" => ["policy", "service", "connection", "route", "bridge"].into_iter().find_map(note_of),
         _ => stages.iter().rev().find(|step| !step.note.is_empty()),
     };
     Traced {
@@ -48,7 +50,10 @@ fn verdict(next: Next) -> (&'static str, String) {
         Next::Deliver | Next::Continue | Next::Enter(_) => ("allow", String::new()),
         Next::Consumed => ("allow", "it is for the switch itself".to_owned()),
         Next::Wait(neighbor, _) => ("allow", format!("once {} is known on the link", neighbor.address)),
-        Next::Drop(reason) => ("drop", reason.name().to_owned()),
+        Next::Drop(reason) => {
+            let word = if reason.is_denial() { "deny" } else { "drop" };
+            (word, reason.name().to_owned())
+        }
         Next::Reply(Reply::Neighbor(mac)) => ("allow", format!("answered: {mac}")),
         Next::Reply(Reply::Reset(reason)) => ("reject", format!("{reason}: TCP reset")),
         Next::Reply(Reply::Error(error, _, reason)) => ("reject", format!("{reason}: {}", words(error))),

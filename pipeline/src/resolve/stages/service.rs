@@ -139,7 +139,7 @@ impl Services {
         walk.key.set_destination(backend.ip());
         walk.key.set_tp_dst(backend.port());
         walk.service = Some(Chosen { backend, reached: row.reached(), visit });
-        Next::Enter("route")
+        Next::Continue
     }
 
     /// A packet that is not to the port of any service: it may still be to the address of one.
