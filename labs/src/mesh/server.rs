@@ -99,9 +99,9 @@ impl Servers {
             Kind::Listener(listener, own) => {
                 while let Ok((stream, peer)) = listener.accept() {
                     let place = Waiting::Accepted(self.accepted.len());
-                    // A connection of an earlier run is closed again.
-                    let ours = peer.port() == port && stream.set_nonblocking(true).is_ok();
-                    if ours && watch(epoll, stream.as_fd(), place, epoll::EventFlags::IN).is_ok() {
+                    if stream.set_nonblocking(true).is_ok()
+                        && watch(epoll, stream.as_fd(), place, epoll::EventFlags::IN).is_ok()
+                    {
                         self.accepted.push(Some(Accepted { stream, end, port: *own, peer }));
                     }
                 }
