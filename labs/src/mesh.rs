@@ -174,15 +174,15 @@ impl Waiting {
 }
 
 /// An end: where it listens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct End<'a> {
     /// Its host.
     pub host: &'a Host,
     /// The addresses at which it listens, or none for all: where a host has several, what it sends to answer a datagram
     /// need not come from the one that was asked.
-    pub at: &'a [IpAddr],
+    pub at: Vec<IpAddr>,
     /// The ports at which it listens, over every transport.
-    pub ports: &'a [u16],
+    pub ports: &'static [u16],
 }
 
 /// Ends that all listen.

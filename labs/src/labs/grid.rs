@@ -67,7 +67,7 @@ impl<'a> Grid<'a> {
             .enumerate()
             .map(|(number, member)| End {
                 host: member.host,
-                at: &[],
+                at: Vec::new(),
                 ports: if number < columns { ports } else { &[] },
             })
             .collect();
@@ -75,9 +75,9 @@ impl<'a> Grid<'a> {
         for (name, end) in others {
             // Who asks, and is asked beside the grid.
             match names.iter().position(|(known, _)| known == name) {
-                Some(at) => ends[at] = *end,
+                Some(at) => ends[at] = end.clone(),
                 None => {
-                    ends.push(*end);
+                    ends.push(end.clone());
                     names.push((name, Dual("0.0.0.0", "::")));
                 }
             }

@@ -109,7 +109,8 @@ impl Tenants {
     /// Give a pod its interface, addresses and routes.
     pub(super) fn attach(&self, name: &str) -> anyhow::Result<()> {
         let (spec, host) = self.pod(name)?;
-        let port = format!("pod-{}", name.replace('/', "-"));
+        // As long as an interface's name may be.
+        let port = name.replace('/', "-");
         self.daemon.vsctl(&format!(
             "add-port br-pods {port} -- set Interface {port} type=tap options:netns={} options:ifname=eth0 mac=\"{}\" \
              external_ids:pod={name}",

@@ -117,7 +117,7 @@ fn grid(tenants: &Tenants) -> anyhow::Result<Grid<'_>> {
     let members = names.map(|name| Ok(Member { name, host: tenants.host(name)?, address: tenants.address(name)? }));
     let members = members.collect::<anyhow::Result<Vec<_>>>()?;
     let at = objects::outside_addresses();
-    Grid::new(&members, FIRST, PORTS, &[("outside", End { host: &tenants.outside, at: &at, ports: OUTSIDE_PORTS })])
+    Grid::new(&members, FIRST, PORTS, &[("outside", End { host: &tenants.outside, at, ports: OUTSIDE_PORTS })])
 }
 
 /// Where the node is seen, too, by who is outside.

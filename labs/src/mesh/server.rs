@@ -170,7 +170,7 @@ fn note(notes: &mut [Notes], index: usize, heard: (usize, u16, SocketAddr)) {
 fn open(end: &End<'_>, native: bool) -> rustix::io::Result<Vec<Kind>> {
     let mut kinds = Vec::new();
     let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    for address in if end.at.is_empty() { &all } else { end.at } {
+    for address in if end.at.is_empty() { &all[..] } else { &end.at } {
         for port in end.ports {
             let at = SocketAddr::new(*address, *port);
             let streams: &[Protocol] = if native { &[ipproto::TCP, ipproto::SCTP] } else { &[ipproto::TCP] };

@@ -55,8 +55,8 @@ fn every_transport_passes_a_linux_bridge_to_the_ports_that_are_served() {
         Err(error) => return println!("SKIPPED: a mesh over a Linux bridge: {error:#}"),
     };
     let ends = [
-        End { host: linux.near(), at: &[], ports: &[] },
-        End { host: linux.far(), at: &[], ports: &[80] },
+        End { host: linux.near(), at: Vec::new(), ports: &[] },
+        End { host: linux.far(), at: Vec::new(), ports: &[80] },
     ];
     let mut mesh = Mesh::new(&ends).expect("sockets");
     let mut questions = Vec::new();
