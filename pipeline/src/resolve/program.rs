@@ -115,9 +115,12 @@ impl Program {
         Ingress { mask, bridge, routed }
     }
 
-    /// The rows of all tables, as the changes that would make them of nothing. In no order.
+    /// The rows of all tables, read out of what packets meet, as the changes that would make them of nothing. In no order.
+    /// What is only for people, or for others than packets, is not in the tables, and empty here: where a route comes
+    /// from, the name of a port, the draining backends of a service.
     pub fn dump(&self) -> Vec<Change> {
         let mut rows = Vec::new();
+        self.topology.dump(&mut rows);
         self.stages.iter().for_each(|stage| stage.dump(&mut rows));
         rows
     }

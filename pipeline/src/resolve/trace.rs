@@ -2,9 +2,10 @@
 //! is sent, learned or remembered.
 
 use api::PortId;
-use api::state::{Traced, Tuple};
+use api::state::{Traced, Tuple, Walked, Ways};
 use std::net::SocketAddr;
 
+use crate::drop::DropReason;
 use crate::key::FlowKey;
 use crate::live::{Live, Now};
 use crate::parse;
@@ -43,6 +44,30 @@ pub fn trace(program: &Program, live: &Live, (port, octets): (PortId, &[u8]), ev
         tuple: tuple(&walk.key),
         stages,
     }
+}
+
+/// The same for who walks many: nothing is put into words. What is between the stages is said by the reason alone.
+pub fn walk(program: &Program, live: &Live, (port, octets): (PortId, &[u8]), everywhere: bool, now: Now) -> Walked {
+    let dropped = |reason: DropReason| Walked { refused: Some(reason.name()), ..Walked::default() };
+    let Some(ingress) = program.ingress(port) else { return dropped(DropReason::NoBridge) };
+    let layers = match parse::layers(octets, octets.len(), None) {
+        Ok(layers) => layers,
+        Err(reason) => return dropped(reason),
+    };
+    let key = parse::key(port, octets, &layers).masked(&ingress.mask);
+    let mut walk = Walk::new(key, layers, octets, program.topology(), live, now);
+    walk.everywhere = everywhere;
+    let refused = match program.decide(&mut walk) {
+        Next::Drop(reason) | Next::Reply(Reply::Reset(reason) | Reply::Error(_, _, reason)) => Some(reason.name()),
+        Next::Deliver | Next::Continue | Next::Enter(_) | Next::Consumed | Next::Wait(..) => None,
+        Next::Reply(Reply::Neighbor(_)) => None,
+    };
+    let out = match *walk.outputs.as_slice() {
+        [] => Ways::None,
+        [copy] => Ways::One(copy.port),
+        _ => Ways::Many,
+    };
+    Walked { refused, out, tuple: tuple(&walk.key) }
 }
 
 fn verdict(next: Next) -> (&'static str, String) {

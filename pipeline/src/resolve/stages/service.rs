@@ -203,6 +203,12 @@ impl Stage for Services {
         }
     }
 
+    fn dump(&self, rows: &mut Vec<Change>) {
+        rows.extend(self.services.iter().map(|(key, row)| Change::Service(Delta::add(row.noun(*key)))));
+        let range = |prefix: &IpNet| ServiceRange { prefix: *prefix, origin: String::new() };
+        rows.extend(self.ranges.iter().map(|prefix| Change::ServiceRange(Delta::add(range(prefix)))));
+    }
+
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {
         tracking::mask(routed)
     }

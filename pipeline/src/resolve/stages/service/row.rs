@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ahash::RandomState;
-use api::{Choice, Service};
+use api::{Choice, External, Service, ServiceKey};
 use ipnet::IpNet;
 use siphasher::sip::SipHasher13;
 
@@ -88,6 +88,22 @@ impl Row {
             all: Set::new(&service.backends, service.choice, whose),
             elsewhere: service.elsewhere,
             outside,
+        }
+    }
+
+    /// The noun that it was made of, as far as packets meet it.
+    pub(super) fn noun(&self, key: ServiceKey) -> Service {
+        let external = self.outside.as_ref().map(|outside| {
+            let local = outside.local.as_ref().map(|local| Arc::clone(&local.backends));
+            let cluster = SocketAddr::new(key.address, key.port);
+            Arc::new(External { local, sources: outside.sources.clone(), cluster })
+        });
+        Service {
+            choice: if self.all.maglev.is_some() { Choice::Maglev } else { Choice::Random },
+            affinity: self.affinity,
+            elsewhere: self.elsewhere,
+            external,
+            ..Service::new(key, Arc::clone(&self.name), Arc::clone(&self.all.backends))
         }
     }
 
