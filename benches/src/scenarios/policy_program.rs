@@ -2,9 +2,10 @@
 //! force.
 //!
 //! The control side of `vswitchd` in this process, on a socket, with a client of that socket, and a switch with its worker on a
-//! thread. A hundred namespaces hold N pods (`--flows`), and a tenth as many policies: pods of two applications and a block of
+//! thread. A hundred namespaces hold N pods (`--flows`) and a thousand policies: pods of two applications and a block of
 //! addresses may speak to a third, at a number and at a name of a port. Then one thing after the other changes there and back:
-//! a label of a pod, a pod, a policy, a label of a namespace.
+//! a label of a pod, a policy, a label of a namespace; and pods appear. In the end `verify` proves the tables, of no more than
+//! a thousand pods.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -20,8 +21,8 @@ use crate::report::Outcome;
 /// The scenario.
 pub const SCENARIO: ScenarioDef = ScenarioDef {
     name: "policy-program",
-    help: "from the request that changes a label to the answer, among so many pods and a tenth as many policies; wants root",
-    ladder: &[10_000],
+    help: "from the request that changes a label to the answer, among so many pods and 1,000 policies; wants root",
+    ladder: &[1000, 10_000],
     scale: Scale::Flows,
     privileged: true,
     run,
@@ -34,6 +35,8 @@ const APPLICATIONS: usize = 10;
 const HERE: usize = 110;
 /// Changes of each kind that are timed.
 const CHANGES: usize = 100;
+/// Pods of a cluster that is verified, at most.
+const VERIFIED: usize = 1000;
 
 fn namespace(number: usize, team: usize) -> String {
     let labels = json!({"team": format!("t{team}")});
@@ -103,9 +106,22 @@ fn times(daemon: &mut Daemon, change: &dyn Fn(usize, bool) -> String) -> Result<
     Ok(times)
 }
 
+/// How long a proof takes, of how many pairs of classes, and what it found.
+fn verify(daemon: &mut Daemon) -> Result<[(&'static str, f64); 3]> {
+    let start = Instant::now();
+    let answer = daemon.verify()?;
+    let took = start.elapsed().as_secs_f64();
+    let found = answer["counterexamples"].as_array().map_or(0, Vec::len);
+    Ok([
+        ("verify_s", took),
+        ("verify_pairs", answer["pairs"].as_f64().unwrap_or_default()),
+        ("counterexamples", found as f64),
+    ])
+}
+
 fn measure(daemon: &mut Daemon, params: &Params, machine: &Machine) -> Result<Outcome> {
     let pods = params.flows;
-    let policies = (pods / 10).clamp(1, NAMESPACES * APPLICATIONS);
+    let policies = NAMESPACES * APPLICATIONS;
     let status = json!({"addresses": [{"type": "InternalIP", "address": "192.0.2.10"}]});
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {"podCIDRs": ["10.1.0.0/16"]}, "status": status});
     let before = resident("self")?;
@@ -136,8 +152,18 @@ fn measure(daemon: &mut Daemon, params: &Params, machine: &Machine) -> Result<Ou
     let changed = times(daemon, &|n, there| policy(n % policies, if there { 81 } else { 80 }))?;
     let spaces = times(daemon, &|n, there| namespace(n, n % 10 + usize::from(there)))?;
     let at = |list: &[f64], percent: usize| list.get(list.len() * percent / 100).copied().unwrap_or_default();
+    let verified = (pods <= VERIFIED).then(|| verify(daemon)).transpose()?;
     // A change is what is counted here, not a packet.
     let median = at(&label, 50);
+    let figures = [
+        ("cluster_s", load),
+        ("policies_s", compiled),
+        ("grown_mb", grown as f64 / 1e6),
+        ("label_us", median),
+        ("pod_us", at(&appears, 50)),
+        ("policy_us", at(&changed, 50)),
+        ("namespace_us", at(&spaces, 50)),
+    ];
     Ok(Outcome {
         scenario: SCENARIO.name.to_owned(),
         tsc_per_packet: median * machine.tsc_mhz,
@@ -148,17 +174,11 @@ fn measure(daemon: &mut Daemon, params: &Params, machine: &Machine) -> Result<Ou
         p50_ns: median * 1000.0,
         p99_ns: at(&label, 99) * 1000.0,
         params: [("policies".to_owned(), policies.into())].into(),
-        figures: [
-            ("cluster_s", load),
-            ("policies_s", compiled),
-            ("grown_mb", grown as f64 / 1e6),
-            ("label_us", median),
-            ("pod_us", at(&appears, 50)),
-            ("policy_us", at(&changed, 50)),
-            ("namespace_us", at(&spaces, 50)),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into(),
+        figures: figures
+            .into_iter()
+            .chain(verified.into_iter().flatten())
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         ..Outcome::default()
     })
 }
