@@ -170,9 +170,11 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             data(&Commands(verbs))
         }
         // Answered elsewhere: where its frames are, and by the cluster.
-        Request::Capture { .. } | Request::Apply { .. } | Request::Delete { .. } | Request::Get { .. } => {
-            data(&Text::default())
-        }
+        Request::Capture { .. }
+        | Request::Apply { .. }
+        | Request::Delete { .. }
+        | Request::Get { .. }
+        | Request::Verify { .. } => data(&Text::default()),
     }
 }
 
