@@ -235,7 +235,7 @@ fn each_bad_field_of_a_policy_is_named() {
         (to_port("{port: 80.5}"), "spec.egress[1].ports[0].port: invalid type: floating point `80.5`, expected IntOrString".to_owned()),
         (to_port("{protocol: ICMP}"), "spec.egress[1].ports[0].protocol: ICMP: must be TCP, UDP or SCTP".to_owned()),
         (to_port("{protocol: tcp}"), "spec.egress[1].ports[0].protocol: tcp: must be TCP, UDP or SCTP".to_owned()),
-        (to_port("{protocol: \"\"}"), "spec.egress[1].ports[0].protocol: \"\": must be TCP, UDP or SCTP".to_owned()),
+        (to_port("{protocol: \"\"}"), "spec.egress[1].ports[0].protocol: : must be TCP, UDP or SCTP".to_owned()),
         ("{podSelector: {}, policyTypes: [ingress]}".to_owned(), "spec.policyTypes[0]: ingress: must be Ingress or Egress".to_owned()),
         ("{podSelector: {}, policyTypes: [Ingress, Egress, Egress]}".to_owned(), "spec.policyTypes: Ingress,Egress,Egress: may hold two".to_owned()),
         ("{podSelector: {}, policyTypes: Ingress}".to_owned(), "spec.policyTypes: invalid type: string \"Ingress\", expected a sequence".to_owned()),

@@ -82,7 +82,7 @@ fn rule(
 fn port(field: &str, given: networking::NetworkPolicyPort, texts: &mut Texts) -> Checked<PolicyPort> {
     let proto = match given.protocol.as_deref() {
         // For other objects it is none; here the API server takes only none for TCP.
-        Some("") => return Err(check::fault(format_args!("{field}.protocol"), "\"\"", "must be TCP, UDP or SCTP")),
+        Some("") => return Err(check::fault(format_args!("{field}.protocol"), "", "must be TCP, UDP or SCTP")),
         protocol => check::protocol(format_args!("{field}.protocol"), protocol)?,
     };
     let end_field = format!("{field}.endPort");
