@@ -13,9 +13,9 @@ use api::state::{
 };
 use api::station::{Station, StationKey};
 use api::{
-    Acl, AclKey, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop, MacAddr,
-    Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Subject,
-    Transaction,
+    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop,
+    MacAddr, Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange,
+    Subject, Transaction,
 };
 
 use crate::{Refusal, Switch};
@@ -150,6 +150,34 @@ impl FakeSwitch {
                 return Err(Refusal(format!("router {}: its bridge is not there", router.bridge)));
             }
             check(&router.mac, router.uplink, None)?;
+        }
+        for guard in self.guards.values() {
+            check(&guard.name, Some(guard.port), None)?;
+            check(&guard.name, guard.local, None)?;
+            if self.ports.get(&guard.port).is_some_and(|port| port.bridge != guard.bridge) {
+                return Err(Refusal(format!("guard of {}: its port is on another bridge", guard.name)));
+            }
+        }
+        for acl in self.acls.values() {
+            match acl.key.at {
+                AclPlace::Port(port) => check(&"access list", Some(port), None)?,
+                AclPlace::Bridge(bridge) if !self.bridges.contains_key(&bridge) => {
+                    return Err(Refusal(format!("access list of bridge {bridge}: it is not there")));
+                }
+                AclPlace::Bridge(_) => {}
+            }
+        }
+        for subject in self.subjects.values() {
+            check(&subject.name, subject.port, Some(subject.key.bridge))?;
+            let named = subject.ingress.into_iter().chain(subject.egress);
+            if let Some(RulesetId(id)) = named.into_iter().find(|id| !self.rulesets.contains_key(id)) {
+                return Err(Refusal(format!("{}: ruleset {id} is not there", subject.name)));
+            }
+        }
+        for ruleset in self.rulesets.values() {
+            if usize::try_from(ruleset.admin).is_ok_and(|admin| admin > ruleset.rules.len()) {
+                return Err(Refusal(format!("ruleset {}: has not so many rules of tier Admin", ruleset.id.0)));
+            }
         }
         self.endpoints.values().try_for_each(|e| check(&e.key.address, Some(e.port), Some(e.key.bridge)))?;
         self.neighbors.values().try_for_each(|n| check(&n.key.address, Some(n.port), Some(n.key.bridge)))?;

@@ -10,7 +10,7 @@ use api::{Bridge, BridgeId, Port, PortId, Vlan};
 
 use super::columns;
 use super::config::{Config, Numbers, check_name, shown};
-use crate::cluster::compile::binding::pod_of;
+use crate::cluster::compile::binding::{SPOOF_GUARD, pod_of};
 use crate::cluster::compile::node::STACK;
 
 /// Port kind when nobody says which.
@@ -130,6 +130,13 @@ impl<'a> Draft<'a> {
                     let (name, pod) = (&port.name, format!("{}/{}", shown(&pod.namespace), shown(&pod.name)));
                     return Err(format!("{name}: external_ids:pod={pod}: port {} is bound to it already", other.name));
                 }
+            }
+        }
+        for port in self.config.ports.values() {
+            let value = port.external_ids.get(SPOOF_GUARD).filter(|value| !["on", "off"].contains(&value.as_str()));
+            if let Some(value) = value {
+                let (name, value) = (&port.name, shown(value));
+                return Err(format!("{name}: external_ids:{SPOOF_GUARD}={value}: must be on or off"));
             }
         }
         for id in &self.untyped {

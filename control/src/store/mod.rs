@@ -74,7 +74,7 @@ impl Store {
 
     /// Try what is held again, each on its own.
     pub(crate) fn retry(&mut self, switch: &mut dyn Switch) {
-        let Self { config, held, .. } = self;
+        let Self { config, held, cluster, .. } = self;
         held.bridges.retain(|id, why| {
             let change = config.bridges.get(id).map(|bridge| Change::Bridge(Delta::add(bridge.clone())));
             !try_again(switch, change.into_iter().collect(), why, || config.bridge_name(*id).to_owned())
@@ -88,7 +88,13 @@ impl Store {
             let stations = config.stations.values().filter(|station| station.port == *id);
             let mut changes = vec![Change::Port(Delta::add(port.clone()))];
             changes.extend(stations.map(|station| Change::Station(Delta::add(*station))));
-            !try_again(switch, changes, why, || port.name.clone())
+            let guard = network::attach(cluster, config, port);
+            changes.extend(guard.clone());
+            let told = try_again(switch, changes, why, || port.name.clone());
+            if !told {
+                cluster.undo(guard.into_iter().collect());
+            }
+            !told
         });
         self.rebind(switch);
     }
@@ -225,7 +231,13 @@ impl Store {
         // What follows from the cluster on ports that go goes before them; what follows from new ones comes after they
         // are there: only then have they addresses.
         let mut changes = self.cluster.release(&bridges_and_ports);
+        let new = |change: &Change| match change {
+            Change::Port(Delta { old: None, new: Some(port) }) => network::attach(&mut self.cluster, &config, port),
+            _ => None,
+        };
+        let guards: Vec<Change> = bridges_and_ports.iter().filter_map(new).collect();
         changes.extend(bridges_and_ports);
+        changes.extend(guards);
         let transaction = Transaction { changes };
         let told = !transaction.changes.is_empty();
         if told && let Err(refusal) = switch.apply(&transaction) {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::Store;
 use super::config::{self, Config};
-use crate::cluster::compile::binding::{Attached, NodeContext};
+use crate::cluster::compile::binding::{Attached, Bound, NodeContext, is_spoof_guarded, pod_of};
 use crate::cluster::compile::{Compiler, is_empty};
 use crate::cluster::model::{Changed, Objects};
 use crate::{Refusal, Switch};
@@ -158,13 +158,14 @@ impl Store {
     /// Tell the switch what follows from the cluster on the ports as they are now.
     pub(super) fn rebind(&mut self, switch: &mut dyn Switch) {
         let has_objects = self.cluster.has_objects();
-        if !has_objects && self.cluster.is_idle() {
-            return;
-        }
         if has_objects && self.make_bridge(switch).is_err() {
             return switch.behind(true);
         }
+        // Also without objects: ports of pods are guarded before anything is known of their pods.
         let context = self.node_context(switch);
+        if !has_objects && self.cluster.is_idle() && context.as_ref().is_none_or(|context| context.bound.is_empty()) {
+            return;
+        }
         let changes = self.cluster.rebind(context);
         // What is refused is logged, and tried again with the next tick.
         let _ = self.tell(changes, switch);
@@ -207,15 +208,27 @@ impl Store {
             Some(Attached { port: port.id, mac })
         };
         let on_bridge = || force.ports_of(bridge);
+        let mut bound = BTreeMap::<_, Vec<_>>::new();
+        for (port, pod) in on_bridge().filter_map(|port| Some((port, pod_of(&port.external_ids)?))) {
+            let (mac, spoof) = (attached(port).map(|at| at.mac), is_spoof_guarded(&port.external_ids));
+            bound.entry(pod).or_default().push(Bound { port: port.id, mac, spoof });
+        }
         Some(NodeContext {
             bridge,
             local: on_bridge().find(|port| port.ofport == api::Port::LOCAL).and_then(attached),
             uplink: on_bridge().find(|port| Some(&port.name) == settings.uplink.as_ref()).map(|port| port.id),
             pods: force.bound(bridge).into_iter().filter_map(|(pod, port)| Some((pod, attached(port)?))).collect(),
+            bound,
             neighbors: force.neighbors.values().filter(|neighbor| neighbor.key.bridge == bridge).copied().collect(),
             routes: force.routes.values().filter(|route| route.key.bridge == bridge).cloned().collect(),
         })
     }
+}
+
+/// What keeps a new port from speaking until it is known whose it is.
+pub(super) fn attach(cluster: &mut Compiler, config: &Config, port: &api::Port) -> Option<Change> {
+    let bridge = config.bridge(&cluster.settings().bridge)?;
+    (bridge.id == port.bridge).then(|| cluster.attach(port)).flatten()
 }
 
 #[cfg(test)]

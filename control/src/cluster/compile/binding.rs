@@ -17,6 +17,8 @@ pub(crate) struct NodeContext {
     pub(crate) uplink: Option<PortId>,
     /// Ports that are bound to pods.
     pub(crate) pods: BTreeMap<Named, Attached>,
+    /// Every port that names a pod, whether it has an Ethernet address or not, and whether it is the only one or not.
+    pub(crate) bound: BTreeMap<Named, Vec<Bound>>,
     /// Neighbours that operators stated, on this bridge.
     pub(crate) neighbors: Vec<Neighbor>,
     /// Routes that operators stated, on this bridge.
@@ -28,6 +30,24 @@ pub(crate) struct NodeContext {
 pub(crate) struct Attached {
     pub(crate) port: PortId,
     pub(crate) mac: MacAddr,
+}
+
+/// A port that names a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) port: PortId,
+    /// `None` while nobody knows it.
+    pub(crate) mac: Option<MacAddr>,
+    /// The pod sends from its own addresses only.
+    pub(crate) spoof: bool,
+}
+
+/// The key of `external_ids` that says whether a pod may send from addresses of others.
+pub(crate) const SPOOF_GUARD: &str = "spoof-guard";
+
+/// Whether a port is kept to its pod's addresses: unless `external_ids:spoof-guard=off`.
+pub(crate) fn is_spoof_guarded(external_ids: &BTreeMap<String, String>) -> bool {
+    external_ids.get(SPOOF_GUARD).is_none_or(|value| value != "off")
 }
 
 /// The pod that `external_ids:pod=NS/NAME` names; `None` when it names none.

@@ -98,6 +98,17 @@ impl<K: Ord + Copy, C: Ord + Clone, T: Clone + PartialEq> Claims<K, C, T> {
         Some(Delta::replace(std::mem::replace(old, noun.clone()), noun))
     }
 
+    /// Tell the switch of a key that it has nothing of, for a while: until the key's claims are settled. `None` when it has
+    /// something.
+    pub(crate) fn tell_early(&mut self, key: K, noun: T) -> Option<Delta<T>> {
+        if self.told.contains_key(&key) {
+            return None;
+        }
+        self.touched.insert(key);
+        self.told.insert(key, noun.clone());
+        Some(Delta::add(noun))
+    }
+
     /// The switch refused a delta: it has `old`.
     pub(crate) fn undo(&mut self, key: K, old: Option<T>) {
         match old {

@@ -7,10 +7,11 @@
 //!   Pod           → endpoints, where a port of the cluster bridge is bound to it
 //!   Service, EndpointSlice → services, health checks
 //!   ServiceCIDR   → ranges of service addresses
+//!   Pod, Namespace, policies → subjects, rulesets, guards of ports: see `policies`
 //! ```
 //!
 //! A change of objects costs what it touches. What the switch has follows from the objects, the bridge's ports and the
-//! settings alone, never from their history: see the property at the foot of `tests.rs`.
+//! settings alone, never from their history: see the property in `tests/history.rs`.
 //!
 //! Worked example: an EndpointSlice of service `default/web` loses an endpoint. `Changed::Slice` names the slice, the
 //! slice its service; the service's claims are computed anew from its slices, the one port whose backends differ is a
@@ -36,6 +37,7 @@ mod endpoints;
 pub(crate) mod here;
 pub(crate) mod node;
 mod pods;
+pub(crate) mod policies;
 pub(crate) mod services;
 mod stable;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use binding::NodeContext;
 use claims::Claims;
 use contests::{Claimant, Contests};
 use here::Here;
+use policies::{Holder, Policies};
 
 /// The nouns that follow from the cluster's objects on this node, and what the switch was told of them.
 #[derive(Debug)]
@@ -63,12 +66,14 @@ pub(crate) struct Compiler {
     services: BTreeMap<Named, Arc<Service>>,
     /// The service of each slice, as it was when the slice last changed.
     service_of: BTreeMap<Named, Named>,
+    policies: Policies,
     contested: Contests<ServiceKey>,
     contested_checks: Contests<u16>,
     told: Told,
 }
 
-/// The nouns, by kind. Those with the claimant `()` have one source.
+/// The nouns, by kind. Those with the claimant `()` have one source; those whose claimant is their key are each of their
+/// own.
 #[derive(Debug, Default)]
 struct Told {
     stack: Claims<PortId, (), Port>,
@@ -80,9 +85,9 @@ struct Told {
     ranges: Claims<IpNet, RangeOrigin, ServiceRange>,
     checks: Claims<u16, Claimant, HealthCheck>,
     eligibility: Claims<(), (), Eligibility>,
-    guards: Claims<PortId, (), Guard>,
-    rulesets: Claims<RulesetId, (), Ruleset>,
-    subjects: Claims<AddressKey, Named, Subject>,
+    guards: Claims<PortId, PortId, Guard>,
+    rulesets: Claims<RulesetId, RulesetId, Ruleset>,
+    subjects: Claims<AddressKey, Holder, Subject>,
 }
 
 /// Who has an address. The switch's own come first: a pod must not take the gateway's.
@@ -122,6 +127,7 @@ impl Compiler {
             pods: BTreeMap::new(),
             services: BTreeMap::new(),
             service_of: BTreeMap::new(),
+            policies: Policies::default(),
             contested: Contests::default(),
             contested_checks: Contests::default(),
             told: Told::default(),
@@ -135,18 +141,20 @@ impl Compiler {
     pub(crate) fn update(&mut self, objects: &Objects, changed: &BTreeSet<Changed>) -> Vec<Change> {
         let had_any = std::mem::replace(&mut self.any, !is_empty(objects));
         let mut services = BTreeSet::new();
-        let mut router = false;
+        let (mut router, mut nodes) = (false, false);
         for change in changed {
             match change {
                 Changed::Node(name) => {
                     copy(&mut self.nodes, &objects.nodes, name);
                     self.claim_node_routes(name);
                     router |= **name == *self.settings.name;
+                    nodes = true;
                 }
-                Changed::Namespace(_) => {}
+                Changed::Namespace(name) => self.policies.namespace(name, objects.namespaces.get(name)),
                 Changed::Pod(id) => {
                     copy(&mut self.pods, &objects.pods, id);
                     self.claim_pod(id);
+                    self.policies.pod(id, self.pods.get(id));
                 }
                 Changed::Service(id) => {
                     self.release_service(id, objects.services.get(id).map(|service| &**service));
@@ -170,8 +178,14 @@ impl Compiler {
                     let ranges = prefixes.iter().map(range).map(|range| (range.prefix, range));
                     self.told.ranges.set(&RangeOrigin::Object(name.clone()), ranges);
                 }
-                Changed::Policy(_) | Changed::ClusterPolicy(_) => {}
+                Changed::Policy(id) => self.policies.network(id, objects.policies.get(id), &self.nodes),
+                Changed::ClusterPolicy(name) => {
+                    self.policies.cluster(name, objects.cluster_policies.get(name), &self.nodes);
+                }
             }
+        }
+        if nodes {
+            self.policies.nodes(&self.nodes);
         }
         if router && self.look_here() {
             services.extend(self.services.keys().cloned());
@@ -185,6 +199,7 @@ impl Compiler {
             self.claim_router();
             self.claim_eligibility();
         }
+        self.claim_policies();
         self.settle()
     }
 
@@ -194,9 +209,11 @@ impl Compiler {
     pub(crate) fn rebind(&mut self, context: Option<NodeContext>) -> Vec<Change> {
         if self.context != context {
             let before = std::mem::replace(&mut self.context, context);
+            self.touch_bound(before.as_ref());
             let (bridge, before_bridge) = (self.context.as_ref().map(|c| c.bridge), before.as_ref().map(|c| c.bridge));
             let pods = before.into_iter().flat_map(|context| context.pods.into_keys()).collect();
             self.claim_bound(pods, bridge != before_bridge);
+            self.claim_policies();
         }
         self.settle()
     }
@@ -220,7 +237,7 @@ impl Compiler {
         let of = |bridge: BridgeId, port: Option<PortId>| {
             bridges.contains(&bridge) || port.is_some_and(|port| ports.contains(&port))
         };
-        let Told { stack, routers, endpoints, neighbors, routes, .. } = &mut self.told;
+        let Told { stack, routers, endpoints, neighbors, routes, guards, subjects, .. } = &mut self.told;
         let mut out = Vec::new();
         out.extend(endpoints.release(|e| of(e.key.bridge, Some(e.port))).into_iter().map(Change::Endpoint));
         out.extend(neighbors.release(|n| of(n.key.bridge, Some(n.port))).into_iter().map(Change::Neighbor));
@@ -231,6 +248,8 @@ impl Compiler {
             let without = routers.tell(router.bridge, Router { uplink: None, ..router });
             out.extend(without.map(Change::Router));
         }
+        out.extend(guards.release(|guard| of(guard.bridge, Some(guard.port))).into_iter().map(Change::Guard));
+        out.extend(subjects.release(|s| of(s.key.bridge, s.port)).into_iter().map(Change::Subject));
         out.extend(stack.release(|port| bridges.contains(&port.bridge)).into_iter().map(Change::Port));
         out
     }
@@ -266,6 +285,7 @@ impl Compiler {
     /// What goes goes first, what comes comes last, the router with its port in between.
     fn settle(&mut self) -> Vec<Change> {
         self.tell_of_contests();
+        self.claim_contested_guards();
         let Told {
             stack,
             routers,
@@ -280,7 +300,7 @@ impl Compiler {
             rulesets,
             subjects,
         } = &mut self.told;
-        let (mut going, mut coming, mut coming_last) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut going, mut coming, mut coming_last, mut going_last) = Default::default();
         sort(endpoints.settle(), Change::Endpoint, &mut going, &mut coming);
         sort(neighbors.settle(), Change::Neighbor, &mut going, &mut coming);
         sort(routes.settle(), Change::Route, &mut going, &mut coming);
@@ -289,15 +309,16 @@ impl Compiler {
         sort(checks.settle(), Change::HealthCheck, &mut going, &mut coming);
         sort(eligibility.settle(), Change::Eligibility, &mut going, &mut coming);
         sort(guards.settle(), Change::Guard, &mut going, &mut coming);
-        // Subjects name rulesets, never the other way.
+        // Subjects name rulesets: these are there before they are named, and as long.
         sort(subjects.settle(), Change::Subject, &mut going, &mut coming_last);
-        sort(rulesets.settle(), Change::Ruleset, &mut going, &mut coming);
+        sort(rulesets.settle(), Change::Ruleset, &mut going_last, &mut coming);
         let mut router_coming = Vec::new();
         sort(routers.settle(), Change::Router, &mut going, &mut router_coming);
         going.extend(stack.settle().into_iter().map(Change::Port));
         going.append(&mut router_coming);
         going.append(&mut coming);
         going.append(&mut coming_last);
+        going.append(&mut going_last);
         going
     }
 
@@ -317,6 +338,8 @@ impl Compiler {
         if other_bridge {
             let names: Vec<Text> = self.nodes.keys().cloned().collect();
             names.iter().for_each(|name| self.claim_node_routes(name));
+            self.policies.touch_all();
+            self.context.iter().flat_map(|context| context.bound.keys()).for_each(|id| self.policies.touch(id));
         }
         pods.extend(self.context.iter().flat_map(|context| context.pods.keys().cloned()));
         pods.iter().for_each(|id| self.claim_pod(id));
@@ -377,10 +400,10 @@ impl Compiler {
 
     /// Whether the switch has nothing that came from here.
     pub(crate) fn is_idle(&self) -> bool {
-        let Told { stack, routers, services, ranges, checks, eligibility, .. } = &self.told;
+        let Told { stack, routers, services, ranges, checks, eligibility, guards, rulesets, .. } = &self.told;
         // What is left out is never without a router.
         let cluster = stack.is_idle() && routers.is_idle() && services.is_idle() && ranges.is_idle();
-        cluster && checks.is_idle() && eligibility.is_idle()
+        cluster && checks.is_idle() && eligibility.is_idle() && guards.is_idle() && rulesets.is_idle()
     }
 
     /// The settings it compiles for.
@@ -406,6 +429,11 @@ impl Compiler {
     /// This node, as services see it.
     pub(crate) fn here(&self) -> &Here {
         &self.here
+    }
+
+    /// Policies, and the pods that they are about.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Services, by namespace and name, programmed or not.

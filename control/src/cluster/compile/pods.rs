@@ -2,22 +2,18 @@
 
 use api::{AddressKey, Endpoint, EndpointKind};
 
-use super::{Compiler, Owner, stable};
+use super::binding::Attached;
+use super::policies::identity;
+use super::{Compiler, Owner};
 use crate::cluster::model::{Named, Pod};
 
 impl Compiler {
     /// Endpoints of a pod: its addresses, behind the port that is bound to it.
     pub(super) fn claim_pod(&mut self, id: &Named) {
         let mut endpoints = Vec::new();
-        if let (Some(context), Some(pod)) = (self.active(), self.pods.get(id).filter(|pod| self.lives_here(pod)))
-            && let Some(at) = context.pods.get(id)
-        {
+        if let (Some(context), Some(pod), Some(at)) = (self.active(), self.pods.get(id), self.attached(id)) {
             let name = format!("pod/{}/{}", id.namespace, id.name);
-            // Without a UID the port tells this attachment from the next of a pod of the same name.
-            let identity = match pod.uid.is_empty() {
-                true => stable::hash(&format!("{}/{}#{}", id.namespace, id.name, at.port)),
-                false => stable::hash(&pod.uid),
-            };
+            let identity = identity(pod, Some(at));
             endpoints.extend(pod.addresses.iter().map(|&address| {
                 let key = AddressKey { bridge: context.bridge, address };
                 let (port, mac) = (at.port, at.mac);
@@ -25,6 +21,12 @@ impl Compiler {
             }));
         }
         self.told.endpoints.set(&Owner::Pod(id.clone()), endpoints);
+    }
+
+    /// Where a pod is attached, if it lives here.
+    pub(super) fn attached(&self, id: &Named) -> Option<Attached> {
+        let pod = self.pods.get(id).filter(|pod| self.lives_here(pod));
+        pod.and(self.active()).and_then(|context| context.pods.get(id)).copied()
     }
 
     /// Whether a pod's addresses are its own and on this node. One that was not given to any node is where its port is.
