@@ -35,6 +35,8 @@ pub struct Sight {
     pub tuple: Tuple,
     /// For the stage that looks: what it hashed at the first look.
     pub hash: u64,
+    /// For the stage that looks: what it chose.
+    pub choice: Option<usize>,
     /// Where it will be sent, as far as is known.
     pub to: SocketAddr,
 }
@@ -50,7 +52,9 @@ pub(super) fn look<const N: usize>(
 ) {
     let pending = |lane: &usize| burst.verdicts.get(*lane) == Some(&Verdict::Pending);
     let sight = |lane| match Carried::of(&FlowKey::of_words::<N>(probe::key(burst, lane)?), zone) {
-        Carried::Flow(tuple) => Some(Sight { tuple, hash: 0, to: SocketAddr::new(tuple.dst, tuple.dport) }),
+        Carried::Flow(tuple) => {
+            Some(Sight { tuple, hash: 0, choice: None, to: SocketAddr::new(tuple.dst, tuple.dport) })
+        }
         _ => None,
     };
     sights.extend(lanes.each().filter(pending).filter_map(sight).take(turn.walks));
