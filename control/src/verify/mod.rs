@@ -229,8 +229,7 @@ pub(crate) fn verify(
     };
     let only = Only { from: resolve("--from", from, false)?, to: resolve("--to", to, true)? };
     let ground = Ground::new(objects, store, context);
-    let mut findings =
-        Findings { switch, start: Instant::now(), verified: Verified::default(), said: HashSet::new() };
+    let mut findings = Findings { switch, start: Instant::now(), verified: Verified::default(), said: HashSet::new() };
     let live = Live::of(switch.programmed());
     let oracle = Oracle::new(objects);
     findings.verified.pods = ground.pods().count() as u64;

@@ -99,16 +99,17 @@ impl Octets<'_> {
     fn noun(&mut self) -> Noun {
         let what = self.next();
         let stays = what & 0xc0 != 0;
-        match what % 20 {
-            16 => {
+        match what % 19 {
+            // Guards drop much: few of them, so that the rest is met too.
+            16 if self.of([true, false, false]) => {
                 let port = PortId(self.port());
-                Noun::Guard(port, stays.then(|| self.guard(port)))
+                Noun::Guard(port, (what & 0x80 != 0).then(|| self.guard(port)))
             }
-            17 => {
+            16 | 17 => {
                 let id = self.of([RulesetId(1), RulesetId(2)]);
                 Noun::Ruleset(id, stays.then(|| self.ruleset(id)))
             }
-            18 | 19 => {
+            18 => {
                 let key = self.key();
                 Noun::Subject(key, stays.then(|| self.subject(key)))
             }
@@ -163,10 +164,10 @@ impl Octets<'_> {
             name: "pod/test/guarded".into(),
             mac: MacAddr(mac(self.of([port.0, port.0, port.0, 9]))),
             addresses: if what & 0x30 == 0 { [].into() } else { own.into() },
-            spoof: what & 1 != 0,
-            groups: what & 2 != 0,
+            spoof: what & 3 == 0,
+            groups: what & 4 != 0,
             local: self.of([None, Some(PortId(3)), Some(PortId(2))]),
-            isolated: (what & 0x0c == 0).then(|| "a test".into()),
+            isolated: (what & 0xc8 == 0).then(|| "a test".into()),
         }
     }
 
