@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
-    Acl, AclKey, AclPlace, AclRule, AclWay, AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Neighbor,
-    Port, PortId, Route, RouteKey, Router, Service, ServiceKey, ServiceRange, Station, StationKey, Vlan,
+    Acl, AclKey, AclPlace, AclRule, AclWay, AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Guard,
+    Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Station,
+    StationKey, Subject, Vlan,
 };
 use ipnet::IpNet;
 use pipeline::drop::DropReason;
@@ -38,6 +39,9 @@ pub(crate) enum Noun {
     Service(ServiceKey, Option<Service>),
     ServiceRange(IpNet, bool),
     Acl(AclKey, Option<Arc<[AclRule]>>),
+    Guard(PortId, Option<Guard>),
+    Ruleset(RulesetId, Option<Ruleset>),
+    Subject(AddressKey, Option<Subject>),
 }
 
 /// One thing that happens.
@@ -73,6 +77,9 @@ struct Sum {
     services: BTreeMap<ServiceKey, Service>,
     ranges: BTreeMap<IpNet, ServiceRange>,
     acls: BTreeMap<AclKey, Acl>,
+    guards: BTreeMap<PortId, Guard>,
+    rulesets: BTreeMap<RulesetId, Ruleset>,
+    subjects: BTreeMap<AddressKey, Subject>,
 }
 
 /// What becomes of a row that shall be `new`; `None` if nothing changes.
@@ -170,6 +177,9 @@ impl Sum {
                 let row = rules.filter(|_| there).map(|rules| Acl { key, rules });
                 changes.extend(replaced(&mut self.acls, key, row).map(Change::Acl));
             }
+            Noun::Guard(port, row) => changes.extend(replaced(&mut self.guards, port, row).map(Change::Guard)),
+            Noun::Ruleset(id, row) => changes.extend(replaced(&mut self.rulesets, id, row).map(Change::Ruleset)),
+            Noun::Subject(key, row) => changes.extend(replaced(&mut self.subjects, key, row).map(Change::Subject)),
         }
         changes
     }
@@ -191,9 +201,13 @@ impl Sum {
         let routes = self.routes.values().map(|route| Change::Route(Delta::add(route.clone())));
         let services = self.services.values().map(|service| Change::Service(Delta::add(service.clone())));
         let ranges = self.ranges.values().map(|range| Change::ServiceRange(Delta::add(range.clone())));
+        let guards = self.guards.values().map(|guard| Change::Guard(Delta::add(guard.clone())));
+        let rulesets = self.rulesets.values().map(|ruleset| Change::Ruleset(Delta::add(ruleset.clone())));
+        let subjects = self.subjects.values().map(|subject| Change::Subject(Delta::add(subject.clone())));
+        let policy = guards.chain(rulesets).chain(subjects);
         let node = routers.chain(endpoints).chain(neighbors).chain(routes).chain(services).chain(ranges);
         let acls = self.acls.values().map(|acl| Change::Acl(Delta::add(acl.clone())));
-        bridges.chain(ports).chain(stations).chain(node).chain(acls).collect()
+        bridges.chain(ports).chain(stations).chain(node).chain(policy).chain(acls).collect()
     }
 }
 

@@ -96,6 +96,13 @@ impl<T: Eq + Hash> Shared<T> {
 mod tests {
     use super::*;
 
+    impl<T> Interned<T> {
+        /// The thing that has a number.
+        pub(in super::super) fn thing(&self, number: u32) -> Option<&T> {
+            self.numbers.iter().find(|(_, (its, _))| *its == number).map(|(thing, _)| thing)
+        }
+    }
+
     #[test]
     fn a_number_means_one_thing_until_the_transaction_is_through() {
         let mut numbers = Interned::default();
