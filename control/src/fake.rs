@@ -8,14 +8,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::state::{
-    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, PortStats, Probe, StationState, Traced,
-    WorkerState,
+    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, PortStats, Probe,
+    StationState, Traced, WorkerState,
 };
 use api::station::{Station, StationKey};
 use api::{
-    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop, MacAddr,
-    Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Subject,
-    Transaction,
+    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop,
+    MacAddr, Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange,
+    Subject, Transaction,
 };
 
 use crate::{Refusal, Switch};

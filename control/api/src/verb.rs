@@ -5,8 +5,8 @@
 
 use crate::filter::Filter;
 use crate::option::{
-    self, ALL_NAMESPACES, COLUMNS, DPORT, FROM, IF_EXISTS, MAY_EXIST, NAMESPACE, OUTPUT, OptionDef, POD, PROTO, Read, SPORT,
-    TO,
+    self, ALL_NAMESPACES, COLUMNS, DPORT, FROM, IF_EXISTS, MAY_EXIST, NAMESPACE, OUTPUT, OptionDef, POD, PROTO, Read,
+    SPORT, TO,
 };
 use crate::request::{Assignment, Column, Command, Condition, Output, Protocol, Request, Table, To, unknown_method};
 

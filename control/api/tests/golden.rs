@@ -11,8 +11,8 @@ use api::datum::Datum;
 use api::reply::{
     self, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CoverageTable, DeniedRow, DropRow, Drops, Fdb,
     FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs, PodDirection,
-    PodPolicies, PodPolicy, PodRule, Policies, PolicyRow, PortCounters, PortCountersRow, PortRow, Ports, RouteRow, Routes,
-    ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, TrafficPolicy, Workers,
+    PodPolicies, PodPolicy, PodRule, Policies, PolicyRow, PortCounters, PortCountersRow, PortRow, Ports, RouteRow,
+    Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, TrafficPolicy, Workers,
 };
 use api::request::Manifest;
 use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};

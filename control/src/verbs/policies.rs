@@ -58,8 +58,12 @@ fn all(namespace: Option<&str>, cluster: &Compiler, denials: &[DenialState]) -> 
     };
     let rows = compiled.all().filter(|(key, _)| wanted(key)).map(|(key, source)| {
         let (kind, policy, tier, priority) = match key {
-            PolicyKey::Network(Named { namespace, name }) => ("NetworkPolicy", format!("{namespace}/{name}"), None, None),
-            PolicyKey::Admin(priority, name) => ("ClusterNetworkPolicy", name.to_string(), Some("Admin"), Some(*priority)),
+            PolicyKey::Network(Named { namespace, name }) => {
+                ("NetworkPolicy", format!("{namespace}/{name}"), None, None)
+            }
+            PolicyKey::Admin(priority, name) => {
+                ("ClusterNetworkPolicy", name.to_string(), Some("Admin"), Some(*priority))
+            }
             PolicyKey::Baseline(priority, name) => {
                 ("ClusterNetworkPolicy", name.to_string(), Some("Baseline"), Some(*priority))
             }

@@ -9,7 +9,7 @@ use super::table;
 
 /// Answer to `policies`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(untagged)]
 pub enum Policies {
     /// Every policy, in the order in which they are asked.
     All(Vec<PolicyRow>),

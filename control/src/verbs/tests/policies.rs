@@ -30,10 +30,8 @@ fn with_policies() -> Objects {
         egress: vec![named("metadata", api::Action::Deny, &[PolicyPeer::Nodes(selector("role=x")), pods_of("", "")])],
         ..cluster_policy("first", Tier::Admin, 10)
     };
-    let base = ClusterPolicy {
-        ingress: vec![named("", api::Action::Pass, &[])],
-        ..cluster_policy("base", Tier::Baseline, 0)
-    };
+    let base =
+        ClusterPolicy { ingress: vec![named("", api::Action::Pass, &[])], ..cluster_policy("base", Tier::Baseline, 0) };
     for policy in [first, base] {
         objects.cluster_policies.insert(policy.name.clone(), Arc::new(policy));
     }
@@ -68,7 +66,8 @@ fn policies_are_shown_in_their_order_with_whom_they_select_and_what_they_denied(
          NetworkPolicy         default/web   -                -  ingress            1       3\n\
          ClusterNetworkPolicy  base          Baseline         0  ingress            3       0\n"
     );
-    let of = |told: String| told.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect();
+    let of =
+        |told: String| told.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect();
     let names: Vec<String> = of(world.ask("policies -n default").unwrap());
     assert_eq!(names, ["default/deny", "default/web"]);
     let names: Vec<String> = of(world.ask("policies -n other").unwrap());
@@ -98,7 +97,9 @@ fn a_pod_is_told_what_selects_it_and_what_that_says() {
     for line in ["policies --pod default/p1", "policies --pod p1", "policies --pod p1 -n default"] {
         assert_eq!(world.ask(line).unwrap(), wanted, "{line}");
     }
-    assert!(world.ask("policies --pod default/p2").unwrap().starts_with("pod/default/p2 10.244.1.12, not attached here\n"));
+    assert!(
+        world.ask("policies --pod default/p2").unwrap().starts_with("pod/default/p2 10.244.1.12, not attached here\n")
+    );
 }
 
 #[test]
@@ -110,7 +111,10 @@ fn a_pod_that_policies_are_not_about_is_told_why() {
     for (no, told) in [
         (Pod { host_network: true, ..(*p1).clone() }, "note: is in the host network: no policy is about it\n"),
         (Pod { finished: true, ..(*p1).clone() }, "note: has ended: no policy is about it\n"),
-        (Pod { addresses: Vec::new(), ..(*p1).clone() }, "note: isolated: pod default/p1 has no address yet\ningress: deny"),
+        (
+            Pod { addresses: Vec::new(), ..(*p1).clone() },
+            "note: isolated: pod default/p1 has no address yet\ningress: deny",
+        ),
     ] {
         objects.pods.insert(p1.id.clone(), Arc::new(no));
         world.store.program(&objects, &everything(&objects), &mut world.switch).unwrap();

@@ -106,7 +106,10 @@ mod tests {
     #[test]
     fn a_number_means_one_thing_until_the_transaction_is_through() {
         let mut numbers = Interned::default();
-        assert_eq!((numbers.acquire(&"a"), numbers.acquire(&"b"), numbers.acquire(&"a")), ((1, true), (2, true), (1, false)));
+        assert_eq!(
+            (numbers.acquire(&"a"), numbers.acquire(&"b"), numbers.acquire(&"a")),
+            ((1, true), (2, true), (1, false))
+        );
         assert_eq!((numbers.release(&"a"), numbers.release(&"a"), numbers.release(&"a")), (None, Some(1), None));
         assert_eq!(numbers.acquire(&"c"), (3, true), "1 was just freed");
         numbers.recycle();

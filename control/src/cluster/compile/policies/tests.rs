@@ -11,7 +11,10 @@ use crate::fake::FakeSwitch;
 /// `KEY=VALUE,…`
 pub(crate) fn labels(text: &str) -> Labels {
     let pairs = text.split(',').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(key, value)| (key.into(), value.into())).collect()
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(key, value)| (key.into(), value.into()))
+        .collect()
 }
 
 /// Requirements with commas between them: `KEY=VALUE`, `KEY in A|B`, `KEY notin A|B`, `KEY`, `!KEY`.

@@ -79,7 +79,10 @@ fn policies_of_a_large_cluster_are_measured() {
         let web = [ports(Proto::Tcp, port, port)];
         NetworkPolicy {
             id: Named { namespace: namespace(n), name: format!("policy-{n}").into() },
-            ingress: Some(vec![rule(&[own(&next)], &web), rule(&[pods_of(&team, &app), block("192.0.2.0/24", &[])], &[])]),
+            ingress: Some(vec![
+                rule(&[own(&next)], &web),
+                rule(&[pods_of(&team, &app), block("192.0.2.0/24", &[])], &[]),
+            ]),
             egress: Some(vec![rule(&[own("tier=tier-1"), pods_of("", "app=dns")], &[ports(Proto::Udp, 53, 53)])]),
             ..policy("", &app)
         }
