@@ -69,6 +69,8 @@ pub struct Options {
     pub connections: ConnectionLimits,
     /// One hit in so many is walked again and compared; 0 for none.
     pub shadow: u64,
+    /// When policies change, connections that they deny now are cut; else they are kept.
+    pub cut_existing: bool,
 }
 
 impl Default for Options {
@@ -81,6 +83,7 @@ impl Default for Options {
             limits: Limits::default(),
             connections: ConnectionLimits::default(),
             shadow: 0,
+            cut_existing: false,
         }
     }
 }
