@@ -13,9 +13,9 @@ use api::state::{
 };
 use api::station::{Station, StationKey};
 use api::{
-    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop, MacAddr,
-    Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Subject,
-    Transaction,
+    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop,
+    MacAddr, Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange,
+    Subject, Transaction,
 };
 
 use crate::{Refusal, Switch};

@@ -8,6 +8,7 @@ pub mod nodeport;
 pub mod parse;
 pub mod policy;
 pub mod policy_miss;
+pub mod policy_program;
 pub mod program;
 pub mod rolling;
 pub mod route;
@@ -53,6 +54,7 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &storm::SCENARIO,
     &rolling::SCENARIO,
     &program::SCENARIO,
+    &policy_program::SCENARIO,
     &tap::PPS,
     &tap::TCP,
     &tap_idle::SCENARIO,

@@ -103,3 +103,48 @@ fn rules(params: &Params, machine: &Machine) -> Result<Outcome> {
         ..tally.outcome(RULES.name, talk.octets, generator, machine)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::Flows;
+    use crate::frames::Size;
+    use crate::node::Place;
+    use api::{Change, Ruleset};
+
+    const FLOWS: Flows = Flows {
+        family: Family::Four,
+        place: Place::Cluster,
+        count: 300,
+        services: 150,
+        strangers: false,
+        size: Size::Fixed(64),
+    };
+
+    /// The last rule of each ruleset is gone.
+    fn without_the_last(mut change: Change) -> Change {
+        if let Change::Ruleset(delta) = &mut change
+            && let Some(ruleset) = &mut delta.new
+        {
+            let rules = ruleset.rules[..ruleset.rules.len() - 1].into();
+            *ruleset = Ruleset { rules, ..ruleset.clone() };
+        }
+        change
+    }
+
+    #[test]
+    fn connections_are_let_through_by_the_last_rule_and_by_no_other() {
+        for (rules, spread) in [(1000, Spread::Applications), (100, Spread::Everybody)] {
+            let policies = Policies { family: Family::Four, services: FLOWS.services, rules, spread };
+            let mut talk = Talk::with(&FLOWS, policies.changes()).unwrap();
+            assert_eq!(talk.world.drops(), 0);
+            let then = Policies { rules: rules * 2, ..policies };
+            talk.world.apply(&api::Transaction { changes: policies.replaced(&then) }).unwrap();
+            talk.reopen().unwrap();
+            assert_eq!(talk.world.drops(), 0);
+            let shut = policies.changes().into_iter().map(without_the_last).collect();
+            let refused = Talk::with(&FLOWS, shut).err().map(|error| error.to_string());
+            assert_eq!(refused.as_deref(), Some("port 1: 0 of 300 handshakes arrive"), "{spread:?}");
+        }
+    }
+}

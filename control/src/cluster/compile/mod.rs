@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A change of objects costs what it touches. What the switch has follows from the objects, the bridge's ports and the
-//! settings alone, never from their history: see the property at the foot of `tests.rs`.
+//! settings alone, never from their history: see the property in `tests/history.rs`.
 //!
 //! Worked example: an EndpointSlice of service `default/web` loses an endpoint. `Changed::Slice` names the slice, the
 //! slice its service; the service's claims are computed anew from its slices, the one port whose backends differ is a

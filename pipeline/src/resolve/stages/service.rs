@@ -229,7 +229,13 @@ impl Stage for Services {
         let Some(row) = self.services.peek_hashed(sight.hash, &key) else { return };
         if look == 1 {
             row.prefetch();
-        } else if let Some(backend) = row.everybody().choose(tuple, now, &self.hasher) {
+            return;
+        }
+        let everybody = row.everybody();
+        if look == 2 {
+            sight.choice = everybody.number(tuple, now, &self.hasher);
+        }
+        if let Some(backend) = sight.choice.and_then(|number| everybody.backend(number)) {
             match look {
                 2 => prefetch(backend),
                 _ => sight.to = *backend,
@@ -241,7 +247,8 @@ impl Stage for Services {
         if !walk.routed || walk.connection.is_some() {
             return Next::Continue;
         }
-        let carried = Carried::of(&walk.key, walk.bridge);
+        // `connection` has read it already, and has not changed what is no connection's.
+        let carried = walk.tuple.map_or_else(|| Carried::of(&walk.key, walk.bridge), Carried::Flow);
         let (Some(destination), false) = (walk.key.destination(), carried == Carried::Nothing) else {
             return Next::Continue;
         };

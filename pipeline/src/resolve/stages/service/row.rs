@@ -40,15 +40,24 @@ impl Set {
 
     /// The backend of a new connection.
     pub(super) fn choose(&self, tuple: &Tuple, now: Now, hasher: &RandomState) -> Option<&SocketAddr> {
-        let number = match &self.maglev {
-            Some(table) => table.choose(maglev::hash(tuple))?,
+        self.backend(self.number(tuple, now, hasher)?)
+    }
+
+    /// The number of that backend.
+    pub(super) fn number(&self, tuple: &Tuple, now: Now, hasher: &RandomState) -> Option<usize> {
+        match &self.maglev {
+            Some(table) => table.choose(maglev::hash(tuple)),
             // A client that comes again from the same port is to be at liberty to meet another backend: the time has its part.
             None => {
                 let hash = hasher.hash_one((tuple, now.0));
                 // The product maps the high half of the hash evenly onto the backends.
-                (((hash >> 32) * self.backends.len() as u64) >> 32) as usize
+                Some((((hash >> 32) * self.backends.len() as u64) >> 32) as usize)
             }
-        };
+        }
+    }
+
+    /// A backend by its number.
+    pub(super) fn backend(&self, number: usize) -> Option<&SocketAddr> {
         self.backends.get(number)
     }
 }
