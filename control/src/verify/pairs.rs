@@ -174,7 +174,7 @@ pub(super) fn prove<'a>(
     let classes = classes(ground, oracle, live, &all);
     findings.verified.classes = classes.len() as u64;
     if ground.beyond.is_none() && classes.iter().flat_map(|class| &class.ends).any(|end| end.port.is_none()) {
-        findings.note("nothing can come in from beyond: the bridge has no uplink");
+        findings.note("nothing can come in from beyond: the bridge has neither uplink nor LOCAL port");
     }
     let mut prover = Prover {
         ground,
