@@ -396,7 +396,7 @@ fn verified(faults: usize) -> Verified {
         pairs: 16,
         probes: 1234,
         milliseconds: 12,
-        notes: vec!["nothing can come in from beyond: the bridge has no uplink".into()],
+        notes: vec!["nothing can come in from beyond: the bridge has neither uplink nor LOCAL port".into()],
         counterexamples: vec![example; faults],
         more: if faults > 0 { 5 } else { 0 },
     }

@@ -8,4 +8,5 @@ mod packet;
 mod ports;
 mod services;
 mod storms;
+mod verify;
 mod web;
