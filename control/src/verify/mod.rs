@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use api::reply::{CounterExample, Verified};
 use api::state::{Probe, Walked};
-use api::{BridgeId, MacAddr, PortId};
+use api::{BridgeId, MacAddr};
 
 use crate::cluster::compile::binding::{Attached, NodeContext};
 use crate::cluster::compile::node::gateway;
