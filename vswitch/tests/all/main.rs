@@ -5,6 +5,7 @@ mod kit;
 mod memory;
 mod node;
 mod packet;
+mod policies;
 mod ports;
 mod services;
 mod storms;
