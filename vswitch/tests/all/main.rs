@@ -1,5 +1,6 @@
 //! Tests of the switch as a whole: over memory ports without privilege, and over the kernel's own devices.
 
+mod acl;
 mod alloc;
 mod kit;
 mod memory;

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::{
-    Action, AddressKey, Block, BridgeId, Choice, Endpoint, EndpointKind, External, GroupId, Guard, Hop, MacAddr,
-    NamedPort, Neighbor, Peers, PortId, PortMatch, PortName, Ports, Proto, Route, RouteKey, Router, Rule, Ruleset,
-    RulesetId, Service, ServiceKey, Subject, Vlan,
+    AclKey, AclPlace, AclRule, AclWay, Action, AddressKey, Block, BridgeId, Choice, Endpoint, EndpointKind, External,
+    GroupId, Guard, Hop, MacAddr, NamedPort, Neighbor, Peers, PortId, PortMatch, PortName, Ports, Proto, Route,
+    RouteKey, Router, Rule, Ruleset, RulesetId, Service, ServiceKey, Subject, Vlan,
 };
 use pipeline::checksum::{Sum, checksum};
 
@@ -30,6 +30,18 @@ const NUMBERS: [u16; 8] = [4000, 4001, 80, 81, 8080, 9090, 50_000, 50_001];
 const FLAGS: [u8; 8] = [0x02, 0x10, 0x12, 0x11, 0x04, 0x14, 0x18, 0];
 /// First chunks of SCTP packets: DATA, INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, ABORT, SHUTDOWN ACK, SHUTDOWN COMPLETE.
 const CHUNKS: [u8; 8] = [0, 1, 2, 10, 11, 6, 8, 14];
+
+/// Access lists.
+const LISTS: [&str; 8] = [
+    "2 tcp,tp_dst=80 allow-related\n1 \"\" drop",
+    "1 tcp,nw_dst=10.0.0.2 drop",
+    "2 udp,tp_dst=80-81 reject\n1 ipv6,ipv6_src=fd00::1 allow-related",
+    "1 tcp,tcp_flags=+syn-ack drop",
+    "3 icmp,icmp_type=8 drop\n2 icmp6,icmp_type=128 reject",
+    "1 ip allow-related",
+    "1 ipv6 drop",
+    "9 tcp,nw_src=10.0.0.0/30,tp_src=4000 allow\n8 tcp6,tp_dst=80 reject\n1 ip,nw_proto=47 drop",
+];
 
 /// Classes of fragments.
 const STRAY: u16 = 0x8000;
@@ -144,6 +156,16 @@ impl Octets<'_> {
             12 => {
                 let prefix = self.of(["10.96.0.0/16", "fd00:96::/112", "10.96.0.0/24", "10.0.0.0/30"]);
                 Noun::ServiceRange(prefix.parse().unwrap(), stays)
+            }
+            13 => {
+                let at = if self.next() & 1 == 0 {
+                    AclPlace::Bridge(self.bridge())
+                } else {
+                    AclPlace::Port(PortId(self.port()))
+                };
+                let key = AclKey { at, way: self.of([AclWay::FromPort, AclWay::ToPort]) };
+                let text = self.of(LISTS);
+                Noun::Acl(key, stays.then(|| AclRule::list(text).unwrap().into()))
             }
             _ => {
                 let six = self.next() & 1 != 0;
