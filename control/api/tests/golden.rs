@@ -9,7 +9,11 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, AclRow, AclTable, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CounterExample, CoverageTable, DeniedRow, DropRow, Drops, Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow, PortCounters, PortCountersRow, PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, TrafficPolicy, Verified, Workers,
+    self, AclRow, AclTable, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CounterExample,
+    CoverageTable, DeniedRow, DropRow, Drops, Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable,
+    Objects, Outcome, Output, Outputs, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow,
+    PortCounters, PortCountersRow, PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort,
+    Text, Trace, TrafficPolicy, Verified, Workers,
 };
 use api::request::Manifest;
 use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};
@@ -307,6 +311,8 @@ fn pod_policies() -> Policies {
         note: Some("isolated: no cluster state yet".into()),
         directions: vec![ingress, egress],
     })
+}
+
 fn acls() -> AclTable {
     let row = |way, priority, matches: &str, action| AclRow { way, priority, matches: matches.into(), action };
     AclTable(vec![
