@@ -12,7 +12,10 @@ use crate::state::{Captured, Coverage, PortStats, WorkerState};
 use crate::{MacAddr, Port, Request, Vlan};
 
 mod network;
+mod policies;
 mod verified;
+
+pub use policies::{DeniedRow, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow};
 
 pub use network::{
     AclRow, AclTable, AddressKind, ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes,
@@ -299,6 +302,7 @@ pub fn text(request: &Request, answer: Value) -> Result<String, String> {
                 serde_json::from_value(answer).map_err(|e| format!("answer not understood: {e}"))?;
             Ok(services.table(*wide))
         }
+        Request::Policies { .. } => of::<Policies>(answer),
         Request::AclList { .. } => of::<AclTable>(answer),
         Request::Routes {} => of::<Routes>(answer),
         Request::Neighbors {} => of::<Neighbors>(answer),

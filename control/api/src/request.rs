@@ -147,6 +147,16 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "is_false")]
         wide: bool,
     },
+    /// Network policies of the cluster, or those that select a pod.
+    #[serde(rename = "policies")]
+    Policies {
+        /// Of this namespace; of all, and of the cluster, when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        /// `NAMESPACE/NAME` of a pod, or its name in `namespace`: tell what decides for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pod: Option<String>,
+    },
     /// Routes, of the cluster and of operators.
     #[serde(rename = "routes")]
     Routes {},

@@ -6,8 +6,8 @@
 use crate::acl::{self, AclMatch, AclRule};
 use crate::filter::Filter;
 use crate::option::{
-    self, ALL_NAMESPACES, COLUMNS, DPORT, FROM, IF_EXISTS, MAY_EXIST, NAMESPACE, OUTPUT, OptionDef, PROTO, Read, SPORT,
-    TO,
+    self, ALL_NAMESPACES, COLUMNS, DPORT, FROM, IF_EXISTS, MAY_EXIST, NAMESPACE, OUTPUT, OptionDef, POD, PROTO, Read,
+    SPORT, TO,
 };
 use crate::request::{Assignment, Column, Command, Condition, Output, Protocol, Request, Table, To, unknown_method};
 
@@ -100,6 +100,8 @@ pub const VERBS: &[VerbDef] = &[
     verb("acl-list", "BRIDGE|PORT", "access lists of a bridge or a port", 1, 1, |w| Ok(Request::AclList { at: w.at(0) })),
     VerbDef { options: &[NAMESPACE, ALL_NAMESPACES, OUTPUT], ..verb("services", "[-n NAMESPACE] [-o wide]", "services of the cluster, in every namespace unless one is named", 0, 0, |w|
         Ok(Request::Services { namespace: w.namespace()?, wide: w.wide()? })) },
+    VerbDef { options: &[POD, NAMESPACE, ALL_NAMESPACES], ..verb("policies", "[--pod NS/NAME] [-n NAMESPACE]", "network policies, whom they select and what they denied; with --pod: what decides for a pod", 0, 0, |w|
+        Ok(Request::Policies { namespace: w.namespace()?, pod: w.value(&POD) })) },
     verb("routes", "", "routes, of the cluster and stated", 0, 0, |_| Ok(Request::Routes {})),
     verb("neighbors", "", "neighbours, stated and learned", 0, 0, |_| Ok(Request::Neighbors {})),
     verb("connections", FILTER, "tracked connections, of which all conditions hold", 0, MANY, |w|

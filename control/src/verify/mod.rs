@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use api::reply::{CounterExample, Verified};
 use api::state::{Probe, Walked};
-use api::{BridgeId, MacAddr, PortId};
+use api::{BridgeId, MacAddr};
 
 use crate::cluster::compile::binding::{Attached, NodeContext};
 use crate::cluster::compile::node::gateway;
@@ -86,7 +86,8 @@ impl<'a> Ground<'a> {
             node: &settings.name,
             own,
             bridge: context.bridge,
-            beyond: context.uplink.map(|port| Attached { port, mac: STRANGER }),
+            // Where there is no uplink, probes of strangers come in where the node is, and are no node's for all that.
+            beyond: context.uplink.map(|port| Attached { port, mac: STRANGER }).or(context.local),
             ours,
             served: objects.services.values().flat_map(|service| addresses_of(service)).collect(),
         }

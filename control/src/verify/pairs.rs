@@ -161,10 +161,10 @@ struct Wanted<'a> {
 ///
 /// # Errors
 /// When it takes too long.
-pub(super) fn prove(
-    ground: &Ground<'_>,
-    oracle: &Oracle<'_>,
-    live: &Live,
+pub(super) fn prove<'a>(
+    ground: &Ground<'a>,
+    oracle: &Oracle<'a>,
+    live: &'a Live,
     only: &Only,
     findings: &mut Findings<'_>,
 ) -> Result<(), Refusal> {
@@ -174,7 +174,7 @@ pub(super) fn prove(
     let classes = classes(ground, oracle, live, &all);
     findings.verified.classes = classes.len() as u64;
     if ground.beyond.is_none() && classes.iter().flat_map(|class| &class.ends).any(|end| end.port.is_none()) {
-        findings.note("nothing can come in from beyond: the bridge has no uplink");
+        findings.note("nothing can come in from beyond: the bridge has neither uplink nor LOCAL port");
     }
     let mut prover = Prover {
         ground,
@@ -202,9 +202,9 @@ pub(super) fn prove(
 }
 
 /// Of each class, a number for its named ports: 0 for none.
-fn names(classes: &[Class<'_>]) -> Vec<u32> {
+fn names<'a>(classes: &'a [Class<'a>]) -> Vec<u32> {
     let mut numbers = Numbers::new();
-    let mut of = |class: &Class<'_>| {
+    let mut of = |class: &'a Class<'a>| {
         let mut ports: Vec<_> =
             class.first().and_then(|end| end.pod()).into_iter().flat_map(|pod| &pod.ports).collect();
         ports.sort_by(|a, b| (&a.name, a.proto, a.port).cmp(&(&b.name, b.proto, b.port)));
@@ -276,7 +276,7 @@ impl<'a> Prover<'_, 'a> {
         let router = self.live.routers.get(&self.ground.bridge).map(|router| router.mac);
         let side = to.side();
         let ends = (from.address, to.address);
-        let mut want = |prover: &mut Self, probe: Probe, port: Option<(Proto, u16)>| {
+        let want = |prover: &mut Self, probe: Probe, port: Option<(Proto, u16)>| {
             let denied = [(0, Way::Egress), (1, Way::Ingress)].into_iter().find_map(|(number, way)| {
                 let (direction, at) = match way {
                     Way::Egress => (&mut prover.egress, pair),

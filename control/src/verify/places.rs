@@ -165,13 +165,18 @@ fn subjects(ground: &Ground<'_>, live: &Live, findings: &mut Findings<'_>) {
 }
 
 fn guards(ground: &Ground<'_>, oracle: &Oracle<'_>, live: &Live, findings: &mut Findings<'_>) {
-    for (id, attached) in &ground.context.pods {
-        let what = format!("{} at {}", named(id), ground.store.port_name(attached.port));
-        let Some(guard) = live.guards.get(&attached.port) else {
+    let bound = ground.context.bound.iter().flat_map(|(id, ports)| ports.iter().map(move |at| (id, at)));
+    let mut known = BTreeSet::new();
+    for (id, at) in bound {
+        known.insert(at.port);
+        let what = format!("{} at {}", named(id), ground.store.port_name(at.port));
+        let Some(guard) = live.guards.get(&at.port) else {
             findings.counter("guard", what, "a guard", "none");
             continue;
         };
-        let pod = ground.pods().find(|pod| pod.id == *id).filter(|pod| ground.attached(pod).is_some());
+        let pod = ground.pods().find(|pod| pod.id == *id && !pod.addresses.is_empty());
+        // Of several ports of a pod one is its own.
+        let pod = pod.filter(|pod| ground.attached(pod).is_some_and(|attached| attached.port == at.port));
         let Guard { bridge, name: of, mac, addresses, spoof, isolated, local, groups, .. } = guard;
         let mut check = |field: &str, is: &dyn std::fmt::Debug, found: &dyn std::fmt::Debug, same: bool| {
             if !same {
@@ -181,11 +186,12 @@ fn guards(ground: &Ground<'_>, oracle: &Oracle<'_>, live: &Live, findings: &mut 
         let expected: BTreeSet<_> = pod.into_iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
         let found: BTreeSet<_> = addresses.iter().copied().collect();
         let node = ground.context.local.map(|local| local.port);
-        let opted_out = ground.store.port(attached.port).and_then(|port| port.external_ids.get("spoof-guard"));
+        let own = at.mac.unwrap_or_default();
+        let opted_out = ground.store.port(at.port).and_then(|port| port.external_ids.get("spoof-guard"));
         let wanted = opted_out.is_none_or(|word| word != "off");
         check("bridge", &ground.bridge, bridge, *bridge == ground.bridge);
         check("name", &named(id), of, **of == *named(id));
-        check("mac", &attached.mac, mac, *mac == attached.mac);
+        check("mac", &own, mac, *mac == own);
         check("addresses", &expected, &found, expected == found);
         check("spoof guard", &wanted, spoof, wanted == *spoof);
         check("isolated", &pod.is_none(), isolated, pod.is_none() == isolated.is_some());
@@ -195,8 +201,7 @@ fn guards(ground: &Ground<'_>, oracle: &Oracle<'_>, live: &Live, findings: &mut 
             check("groups", &heard, groups, heard == *groups);
         }
     }
-    let bound: BTreeSet<PortId> = ground.context.pods.values().map(|attached| attached.port).collect();
-    for (port, guard) in live.guards.iter().filter(|(port, _)| !bound.contains(port)) {
+    for (port, guard) in live.guards.iter().filter(|(port, _)| !known.contains(port)) {
         findings.counter("guard", ground.store.port_name(*port), "none", format!("that of {}", guard.name));
     }
 }
@@ -269,8 +274,7 @@ pub(super) fn reached(
             wanted.push(Wanted { what: told(from, to, probe.proto, probe.dport), probe, end });
         }
     };
-    for (&address, (name, kind, at)) in residents.iter().filter(|(_, (_, kind, _))| *kind == EndpointKind::Pod) {
-        debug_assert_eq!(*kind, EndpointKind::Pod);
+    for (&address, (name, _, at)) in residents.iter().filter(|(_, (_, kind, _))| *kind == EndpointKind::Pod) {
         let (v4, icmp, pod) = (address.is_ipv4(), icmp(address), format!("{name} {address}"));
         // Row N18, and agents of a node reach every pod of it.
         for (node, node_name, local) in of_kind(EndpointKind::Node, v4) {

@@ -275,17 +275,18 @@ fn walks(
     let (mut probes, mut walks) = (Vec::<Probe>::new(), Vec::<Walk<'_>>::new());
     for (key, wanted) in places {
         let v4 = key.address.is_ipv4();
-        let mut want = |from: String, side: Option<Side<'_>>, entrance: Entrance, address: IpAddr| {
-            if !only.is_from(address) || wanted.sources.is_some() {
-                return None;
+        let mut want = |entrance: Entrance, address: IpAddr| {
+            let wanted = only.is_from(address) && wanted.sources.is_none();
+            if wanted {
+                probes.push(packet(entrance, (address, key.address), key.proto as u8, key.port, None));
             }
-            probes.push(packet(entrance, (address, key.address), key.proto as u8, key.port, None));
-            Some((from, side))
+            wanted
         };
         let node = ground.own.and_then(|node| node.primary().find(|own| own.is_ipv4() == v4));
-        let mut both = Vec::new();
-        if let (Some(local), Some(node)) = (ground.context.local, node) {
-            both.extend(want(format!("node/{} {node}", ground.node), None, local, node));
+        if let (Some(local), Some(node)) = (ground.context.local, node)
+            && want(local, node)
+        {
+            walks.push(Walk { from: format!("node/{} {node}", ground.node), side: None, place: key, wanted });
         }
         let mut of_family = pods.iter().filter_map(|(pod, at)| {
             let address = *pod.addresses.iter().find(|address| address.is_ipv4() == v4)?;
@@ -293,11 +294,12 @@ fn walks(
         });
         let turn = turns.get_mut(usize::from(v4)).map_or(0, |turn| std::mem::replace(turn, *turn + 1));
         let count = of_family.clone().count().max(1);
-        if let Some((pod, at, address)) = of_family.nth(turn % count) {
-            let name = format!("pod/{}/{} {address}", pod.id.namespace, pod.id.name);
-            both.extend(want(name, Some(Side { address, pod: Some(pod) }), at, address));
+        if let Some((pod, at, address)) = of_family.nth(turn % count)
+            && want(at, address)
+        {
+            let from = format!("pod/{}/{} {address}", pod.id.namespace, pod.id.name);
+            walks.push(Walk { from, side: Some(Side { address, pod: Some(pod) }), place: key, wanted });
         }
-        walks.extend(both.into_iter().map(|(from, side)| Walk { from, side, place: key, wanted }));
     }
     let Some(walked) = findings.walk(&probes)? else { return Ok(()) };
     for (walk, walked) in walks.iter().zip(&walked) {
