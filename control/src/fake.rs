@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::state::{
-    Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, PortStats, Probe, StationState, Traced,
-    WorkerState,
+    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, PortStats, Probe,
+    StationState, Traced, WorkerState,
 };
 use api::station::{Station, StationKey};
 use api::{
@@ -56,6 +56,8 @@ pub struct FakeSwitch {
     pub subjects: BTreeMap<AddressKey, Subject>,
     /// Access lists it was told of.
     pub acls: BTreeMap<AclKey, Acl>,
+    /// What policies shall have denied.
+    pub denials: Vec<DenialState>,
     /// Connections that it shall have.
     pub connections: Vec<ConnectionState>,
     /// Stations that it shall have heard.
@@ -64,6 +66,8 @@ pub struct FakeSwitch {
     pub namespaces: Arc<Mutex<Vec<String>>>,
     /// Refuse every transaction.
     pub refuse: bool,
+    /// Refuse every transaction behind so many.
+    pub refuse_after: Option<usize>,
     /// What it was last told by [`Switch::behind`].
     pub behind: bool,
     /// Transactions carried out.
@@ -193,7 +197,9 @@ impl FakeSwitch {
 
 impl Switch for FakeSwitch {
     fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
-        if self.refuse {
+        let spent = self.refuse_after == Some(0);
+        self.refuse_after = self.refuse_after.map(|left| left.saturating_sub(1));
+        if self.refuse || spent {
             return Err(Refusal("refused by the test".to_owned()));
         }
         for (done, change) in transaction.changes.iter().enumerate() {
@@ -301,6 +307,10 @@ impl Switch for FakeSwitch {
             age: None,
         };
         self.neighbors.values().map(row).collect()
+    }
+
+    fn denials(&self) -> Vec<DenialState> {
+        self.denials.clone()
     }
 
     fn trace(&self, probe: &Probe) -> Traced {

@@ -1,5 +1,6 @@
 //! Tests of the switch as a whole: over memory ports without privilege, and over the kernel's own devices.
 
+mod acl;
 mod alloc;
 mod kit;
 mod memory;
@@ -9,4 +10,5 @@ mod policies;
 mod ports;
 mod services;
 mod storms;
+mod verify;
 mod web;

@@ -446,6 +446,11 @@ impl Compiler {
         Some((&self.told.services.claimants(key).next()?.id, self.told.services.told().get(key)?))
     }
 
+    /// Guards of ports that the switch has.
+    pub(crate) fn guards(&self) -> &BTreeMap<PortId, Guard> {
+        self.told.guards.told()
+    }
+
     /// Endpoints that the switch has.
     pub(crate) fn endpoints(&self) -> &BTreeMap<AddressKey, Endpoint> {
         self.told.endpoints.told()

@@ -137,7 +137,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(name, pod)| Step::Pod(name, pod)),
         (any::<bool>(), of(0..3u8)).prop_map(|(name, labels)| Step::Namespace(name, labels)),
         (0..4u8, of((any::<bool>(), 0..5u8, rules()))).prop_map(|(name, made)| Step::Policy(name, made)),
-        (0..3u8, of((any::<bool>(), 0..2u16, 0..5u8, rules()))).prop_map(|(name, made)| Step::ClusterPolicy(name, made)),
+        (0..3u8, of((any::<bool>(), 0..2u16, 0..5u8, rules())))
+            .prop_map(|(name, made)| Step::ClusterPolicy(name, made)),
         (0..3u8, of((0..3u8, 0..4u8, prop::bool::weighted(0.2), reach())))
             .prop_map(|(name, service)| Step::Service(name, service)),
         (0..4u8, of((0..3u8, vec((1..6u8, any::<bool>(), any::<bool>(), (0..3u8, of(0..2u8), of(0..3u8))), 0..5))))
@@ -289,7 +290,8 @@ fn sum(World { switch, compiler, .. }: &World) -> impl PartialEq + std::fmt::Deb
     let subject = |subject: &api::Subject| {
         let api::Subject { key, name, identity, port, groups, ports, ingress, egress } = subject;
         let groups: BTreeSet<_> = groups.iter().map(|group| policies.selector_of(*group)).collect();
-        let ports: BTreeSet<_> = ports.iter().map(|it| (policies.name_of(it.name), it.proto.to_string(), it.port)).collect();
+        let ports: BTreeSet<_> =
+            ports.iter().map(|it| (policies.name_of(it.name), it.proto.to_string(), it.port)).collect();
         let rulesets = [ingress, egress].map(|id| id.as_ref().map(ruleset));
         format!("{key:?} {name} {identity} {port:?} {groups:?} {ports:?} {rulesets:?}")
     };

@@ -316,7 +316,10 @@ fn n22_a_pod_is_isolated_until_it_is_known_who_it_is_and_by_its_policies_from_th
     assert_eq!(why(&world), None);
     assert!(!world.allows(WEB, "10.1.0.4", TCP, 80));
     let guard = &world.switch.guards[&PortId(4)];
-    assert_eq!((&guard.addresses[..], guard.mac, guard.local), (&[ip("10.1.0.4")][..], attached(4).mac, Some(PortId(1))));
+    assert_eq!(
+        (&guard.addresses[..], guard.mac, guard.local),
+        (&[ip("10.1.0.4")][..], attached(4).mac, Some(PortId(1)))
+    );
     assert!(guard.spoof && !guard.groups);
     for (no, told) in [
         (Pod { finished: true, ..pod("p4", "10.1.0.4") }, "pod default/p4 has ended"),
@@ -377,7 +380,11 @@ fn n26_pods_that_ended_are_nobody_and_those_that_terminate_still_somebody() {
     assert_eq!(&*world.subject(WEB).name, "pod/default/p4");
 }
 
-fn api_rule(action: Action, peers: &[PolicyPeer], among: &[crate::cluster::model::PolicyPort]) -> crate::cluster::model::PolicyRule {
+fn api_rule(
+    action: Action,
+    peers: &[PolicyPeer],
+    among: &[crate::cluster::model::PolicyPort],
+) -> crate::cluster::model::PolicyRule {
     crate::cluster::model::PolicyRule { action, ..rule(peers, among) }
 }
 
@@ -391,7 +398,10 @@ fn row_2_2_tiers_are_asked_in_order_and_pass_leaves_one() {
         made
     };
     // Lower first, whatever comes first.
-    world.set_cluster_policy(admin(20, vec![api_rule(Action::Accept, &[], &tcp(80)), api_rule(Action::Deny, &[], &tcp(85))]));
+    world.set_cluster_policy(admin(
+        20,
+        vec![api_rule(Action::Accept, &[], &tcp(80)), api_rule(Action::Deny, &[], &tcp(85))],
+    ));
     world.set_cluster_policy(admin(
         10,
         vec![
@@ -473,10 +483,7 @@ fn the_default_names_those_who_isolate_and_not_too_many() {
             assert_eq!(world.decider(WEB, DB, TCP, 80), "default of default/a, default/b");
         }
     }
-    assert_eq!(
-        world.decider(WEB, DB, TCP, 80),
-        "default of default/a, default/b, default/c, default/d and 2 more"
-    );
+    assert_eq!(world.decider(WEB, DB, TCP, 80), "default of default/a, default/b, default/c, default/d and 2 more");
 }
 
 #[test]
