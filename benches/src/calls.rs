@@ -395,10 +395,10 @@ impl<T: Host> RxQueue for Wire<T> {
             taken += 1;
             true
         });
-        match (starved, taken) {
-            (true, _) => Rx::Starved,
-            (_, 0) => Rx::Drained,
-            _ => Rx::More,
+        match starved {
+            true => Rx::Starved,
+            false if taken == limit => Rx::More,
+            false => Rx::Drained,
         }
     }
 

@@ -42,6 +42,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Prove that the live tables do what the cluster's state says. Returns the answer.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn verify(&mut self) -> Result<serde_json::Value> {
+        Ok(self.0.ask(&Request::Verify { from: None, to: None })?)
+    }
+
     /// Frames dropped, for whatever reason.
     ///
     /// # Errors

@@ -306,7 +306,8 @@ impl Random {
         Self(0x9e37_79b9_7f4a_7c15 ^ seed)
     }
 
-    fn draw(&mut self) -> u64 {
+    /// The next one.
+    pub(crate) fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod measure;
 pub mod node;
 pub mod plot;
+pub mod policies;
 pub mod port;
 pub mod report;
 pub mod scenarios;

@@ -117,6 +117,11 @@ impl Family {
         self.of_net(2, 2 + number)
     }
 
+    /// The address of a pod of another node.
+    pub fn other(self, number: usize) -> IpAddr {
+        self.of_net(3, 2 + number)
+    }
+
     /// The address of a service.
     pub fn service(self, number: usize) -> IpAddr {
         self.of_net(96, 1 + number)
@@ -281,15 +286,21 @@ pub fn service(family: Family, place: Place, proto: Proto, number: usize) -> Ser
     Service { external, ..Service::new(key, format!("default/s{number}").into(), backends) }
 }
 
-fn pod(address: IpAddr, port: PortId, mac: MacAddr) -> Change {
+/// A pod.
+pub fn pod(address: IpAddr, port: PortId, mac: MacAddr) -> Change {
     endpoint(EndpointKind::Pod, address, port, mac)
 }
 
 fn endpoint(kind: EndpointKind, address: IpAddr, port: PortId, mac: MacAddr) -> Change {
-    let identity = u64::from(port.0) << 32 | mac.0.iter().skip(2).fold(0, |sum, octet| sum << 8 | u64::from(*octet));
+    let identity = identity(port, mac);
     let name = format!("{kind:?}/default/{address}").to_lowercase();
     let key = AddressKey { bridge: BRIDGE, address };
     Change::Endpoint(Delta::add(Endpoint { key, port, mac, kind, identity, name }))
+}
+
+/// What tells a pod from who had its address before.
+pub fn identity(port: PortId, mac: MacAddr) -> u64 {
+    u64::from(port.0) << 32 | mac.0.iter().skip(2).fold(0, |sum, octet| sum << 8 | u64::from(*octet))
 }
 
 fn neighbor(address: IpAddr, port: PortId, mac: MacAddr) -> Change {

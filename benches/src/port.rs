@@ -14,7 +14,7 @@ use api::PortId;
 use parking_lot::RwLock;
 use pipeline::burst::{Burst, LANES};
 use pipeline::offload::Offload;
-use pipeline::raw::{Pool, Stash};
+use pipeline::raw::{Pool, Stash, ticks};
 use vswitch::ports::{Device, Opened, Rx, RxQueue, Status, Tx, TxBatch};
 
 use crate::frames::Frames;
@@ -23,6 +23,9 @@ use crate::measure::{Laps, Moved, Step, closed_loop};
 
 /// Slots that a bench needs: a burst in flight and a full stash; small enough to stay in the second-level cache.
 pub const SLOTS: usize = 1024;
+
+/// Frames that wait where a port has a pace.
+const RING: u64 = 1024;
 
 /// Lists of frames for one port, one of which is on, or none.
 #[derive(Debug)]
@@ -33,19 +36,30 @@ pub struct Playlist {
     silent: bool,
     on: AtomicUsize,
     paused: AtomicBool,
+    /// Ticks from one frame to the next; 0 when there is always one more.
+    pace: AtomicU64,
 }
 
 impl Playlist {
     /// The first list is on.
     pub fn new(lists: Vec<Arc<Frames>>) -> Arc<Self> {
         let silent = lists.iter().all(|frames| frames.is_empty());
-        Arc::new(Self { lists: lists.into(), silent, on: AtomicUsize::new(0), paused: AtomicBool::new(false) })
+        Arc::new(Self { silent, on: AtomicUsize::new(0), ..Self::of(lists) })
     }
 
     /// Nothing is on: what is to be sent is not known yet, and will be [`Self::add`]ed.
     pub fn awaited() -> Arc<Self> {
-        let (on, paused) = (AtomicUsize::new(usize::MAX), AtomicBool::new(false));
-        Arc::new(Self { lists: RwLock::default(), silent: false, on, paused })
+        Arc::new(Self::of(Vec::new()))
+    }
+
+    fn of(lists: Vec<Arc<Frames>>) -> Self {
+        Self {
+            lists: lists.into(),
+            silent: false,
+            on: AtomicUsize::new(usize::MAX),
+            paused: AtomicBool::new(false),
+            pace: AtomicU64::new(0),
+        }
     }
 
     /// Append a list. Returns its number.
@@ -66,13 +80,19 @@ impl Playlist {
         self.paused.store(paused, Ordering::Release);
     }
 
+    /// The port sends a frame every so many ticks, whenever it is asked; with 0, as many as it is asked for. Those that nobody
+    /// asks for wait, as many as in a ring; what comes then is lost.
+    pub fn pace(&self, ticks: u64) {
+        self.pace.store(ticks, Ordering::Release);
+    }
+
     /// The list that was added last.
     pub fn last(&self) -> Option<Arc<Frames>> {
         self.lists.read().last().cloned()
     }
 
     /// The list of this number.
-    fn list(&self, number: usize) -> Option<Arc<Frames>> {
+    pub fn list(&self, number: usize) -> Option<Arc<Frames>> {
         self.lists.read().get(number).cloned()
     }
 }
@@ -86,6 +106,8 @@ pub struct Generator {
     on: usize,
     frames: Arc<Frames>,
     next: usize,
+    /// When the last frame was due, ticks.
+    sent: u64,
 }
 
 impl Generator {
@@ -96,9 +118,19 @@ impl Generator {
 
     /// What is on in this list.
     pub fn of(playlist: Arc<Playlist>) -> Self {
-        let mut generator = Self { playlist, on: 0, frames: Arc::default(), next: 0 };
+        let mut generator = Self { playlist, on: 0, frames: Arc::default(), next: 0, sent: 0 };
         generator.turn_to(generator.playlist.on.load(Ordering::Acquire));
         generator
+    }
+
+    /// Frames that are due by now, `limit` at most.
+    #[cold]
+    fn due(&mut self, pace: u64, limit: usize) -> usize {
+        let now = ticks();
+        self.sent = self.sent.max(now.saturating_sub(pace * RING));
+        let due = ((now - self.sent) / pace).min(limit as u64);
+        self.sent += due * pace;
+        due as usize
     }
 
     #[cold]
@@ -117,7 +149,9 @@ impl RxQueue for Generator {
         if self.frames.is_empty() || self.playlist.paused.load(Ordering::Acquire) {
             return Rx::Drained;
         }
-        for _ in 0..limit {
+        let pace = self.playlist.pace.load(Ordering::Acquire);
+        let due = if pace == 0 { limit } else { self.due(pace, limit) };
+        for _ in 0..due {
             let Some(mut frame) = stash.take() else { return Rx::Starved };
             // The frames were checked to fit a slot when they were made.
             let _ = frame.fill(self.frames.nth(self.next));
@@ -127,7 +161,7 @@ impl RxQueue for Generator {
                 break;
             }
         }
-        Rx::More
+        if due < limit { Rx::Drained } else { Rx::More }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -129,6 +129,15 @@ impl World {
         Ok(Self { switch, workers: workers.into_iter().map(Driven).collect(), sinks })
     }
 
+    /// One more port, which sends what is on.
+    ///
+    /// # Errors
+    /// When the switch refuses.
+    pub fn open(&mut self, id: PortId, playlist: Arc<Playlist>) -> Result<()> {
+        self.switch.offer(&format!("p{id}"), port::open(playlist).0);
+        self.apply(&Transaction { changes: vec![port(id, "memory", &[])] })
+    }
+
     /// Carry out a transaction while the workers turn.
     ///
     /// # Errors

@@ -278,6 +278,20 @@ impl Switch for FakeSwitch {
         self.connections.clone()
     }
 
+    fn programmed(&self) -> Vec<Change> {
+        fn rows<K, T: Clone>(table: &BTreeMap<K, T>, kind: fn(Delta<T>) -> Change) -> impl Iterator<Item = Change> {
+            table.values().map(move |row| kind(Delta::add(row.clone())))
+        }
+        let mut all: Vec<Change> = rows(&self.routers, Change::Router).collect();
+        all.extend(rows(&self.endpoints, Change::Endpoint));
+        all.extend(rows(&self.routes, Change::Route));
+        all.extend(rows(&self.services, Change::Service));
+        all.extend(rows(&self.guards, Change::Guard));
+        all.extend(rows(&self.rulesets, Change::Ruleset));
+        all.extend(rows(&self.subjects, Change::Subject));
+        all
+    }
+
     fn flush_connections(&mut self, doomed: &dyn Fn(&ConnectionState) -> bool) -> usize {
         let before = self.connections.len();
         self.connections.retain(|connection| !doomed(connection));

@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 
 use api::state::{
     Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, Probe, StationState, Traced,
-    WorkerState,
+    Walked, WorkerState,
 };
 use api::{BridgeId, Change, PortId, ServiceKey, Transaction};
 
@@ -63,6 +63,12 @@ pub trait Switch {
 
     /// Walk a packet through the live program, without any effect.
     fn trace(&self, probe: &Probe) -> Traced;
+
+    /// Walk many packets through the live program, without any effect. For who walks millions: nothing is put into words.
+    /// As many answers as probes, or none from a switch that cannot.
+    fn probe_all(&self, _probes: &[Probe]) -> Vec<Walked> {
+        Vec::new()
+    }
 
     /// The rows of the live program's tables, read out of them, as the changes that would make them of nothing. In no order.
     fn programmed(&self) -> Vec<Change> {

@@ -20,7 +20,7 @@ mod network;
 mod policies;
 #[cfg(test)]
 mod tests;
-mod trace;
+pub(crate) mod trace;
 
 /// What a request comes to.
 pub(crate) struct Answer {
@@ -48,6 +48,11 @@ pub(crate) fn answer(
     if let Request::Capture { port } = request {
         let frames = store.port_id(port).and_then(|id| switch.capture(id)).map_err(verb)?;
         return Ok(Answer { data: data(&Text::default())?, capture: Some(frames) });
+    }
+    if let Request::Verify { from, to } = request {
+        let asked = (from.as_deref(), to.as_deref());
+        let verified = crate::verify::verify(asked, cluster.objects(), store, switch).map_err(verb)?;
+        return Ok(Answer { data: data(&verified)?, capture: None });
     }
     let data = match asked_of_cluster(request, cluster) {
         Some(Ok(data)) => bring_into_force((store, cluster), switch).map(|()| data),
@@ -175,9 +180,11 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             data(&Commands(verbs))
         }
         // Answered elsewhere: where its frames are, and by the cluster.
-        Request::Capture { .. } | Request::Apply { .. } | Request::Delete { .. } | Request::Get { .. } => {
-            data(&Text::default())
-        }
+        Request::Capture { .. }
+        | Request::Apply { .. }
+        | Request::Delete { .. }
+        | Request::Get { .. }
+        | Request::Verify { .. } => data(&Text::default()),
     }
 }
 

@@ -59,6 +59,14 @@ fn fold(sum: u64) -> u16 {
     (sum + (sum >> 16)) as u16
 }
 
+/// The sum of a few octets, as [`Sum::folded`] has it.
+#[inline]
+pub fn sum<const N: usize>(octets: &[u8; N]) -> u16 {
+    const { assert!(N.is_multiple_of(4)) };
+    let (words, _) = octets.as_chunks::<4>();
+    u16::from_be(fold(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()))
+}
+
 /// The checksum of `octets`.
 pub fn checksum(octets: &[u8]) -> u16 {
     Sum::EMPTY.plus(octets).checksum()

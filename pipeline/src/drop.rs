@@ -245,6 +245,11 @@ impl DropReason {
         self as usize
     }
 
+    /// A rule says so, or that there is none: what a trace calls denied.
+    pub fn is_denial(self) -> bool {
+        matches!(self, Self::PolicyEgress | Self::PolicyIngress | Self::Isolated | Self::Spoofed | Self::Acl)
+    }
+
     /// The name that scripts match on.
     pub fn name(self) -> &'static str {
         Self::ALL.get(self.index()).map_or("unknown", |row| row.1)

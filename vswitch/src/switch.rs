@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use api::state::{
-    Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, Probe, StationState, Traced, WorkerState,
+    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, Probe, StationState, Traced,
+    Walked, WorkerState,
 };
 use api::{
     AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, ServiceKey, Station,
@@ -675,7 +676,28 @@ impl Control for Switch {
             };
         };
         let program = &self.publisher.current().program;
-        pipeline::resolve::trace::trace(program, &self.live, probe.port, &octets, clock::now())
+        pipeline::resolve::trace::trace(program, &self.live, (probe.port, &octets), probe.everywhere, clock::now())
+    }
+
+    fn denials(&self) -> Vec<DenialState> {
+        self.live.denials.list()
+    }
+
+    fn probe_all(&self, probes: &[Probe]) -> Vec<Walked> {
+        let (program, now) = (&self.publisher.current().program, clock::now());
+        let mut octets = Vec::new();
+        let walk = |probe: &Probe| {
+            let to = probe.eth_dst.or_else(|| self.next_hop(probe)).unwrap_or(MacAddr::BROADCAST);
+            if !probe::write_frame(probe, to, &mut octets) {
+                return Walked::default();
+            }
+            pipeline::resolve::trace::walk(program, &self.live, (probe.port, &octets), probe.everywhere, now)
+        };
+        probes.iter().map(walk).collect()
+    }
+
+    fn programmed(&self) -> Vec<Change> {
+        self.publisher.current().program.dump()
     }
 
     fn behind(&mut self, behind: bool) {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pipeline::live::Live;
+use pipeline::live::connections::Tuple;
+use pipeline::live::denials::News;
 
 use crate::node::Node;
 use crate::worker::clock;
@@ -21,6 +23,9 @@ const SECOND: u64 = 10;
 const ROUTES: u64 = 30;
 /// Connection records that a round looks at: a million in two seconds.
 const RECORDS: usize = 64 * 1024;
+
+/// Seconds after which a denial that does not happen any more may be forgotten.
+const FORGOTTEN: u32 = 600;
 
 /// The thread; it ends with the value.
 pub(crate) struct Upkeep {
@@ -62,12 +67,31 @@ pub(crate) fn connections(live: &Live) {
     live.connections.expire(clock::now(), RECORDS);
 }
 
+/// Tell of what policies did not let through, to who wants to know (`--log denied=debug`).
+fn denials(live: &Live) {
+    let (news, more) = live.denials.news();
+    for News { denied, packet } in news {
+        let (subject, way, by) = (&denied.subject, denied.way.name(), denied.decider());
+        match packet {
+            Some(Tuple { proto, src, sport, dst, dport, .. }) => {
+                tracing::debug!(target: "denied", "{way} of {subject} by {by}: {src}:{sport} > {dst}:{dport} proto {proto}");
+            }
+            None => tracing::debug!(target: "denied", "{way} of {subject} by {by}"),
+        }
+    }
+    if more != 0 {
+        tracing::debug!(target: "denied", "{more} more");
+    }
+}
+
 fn round(round: u64, live: &Live, node: &Mutex<Node>) {
     connections(live);
+    denials(live);
     let now = clock::now();
     if round.is_multiple_of(SECOND) {
         live.stations.expire(now, &live.cells);
         live.neighbors.expire(now, &live.cells);
+        live.denials.forget(FORGOTTEN, now);
     }
     if round.is_multiple_of(ROUTES) {
         node.lock().upkeep();

@@ -30,6 +30,9 @@ struct Arguments {
     /// Services.
     #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     services: u32,
+    /// Rules of network policies.
+    #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    rules: u32,
     /// Octets of a frame with its FCS, 64 to 1518, or `imix`.
     #[arg(long, default_value = "64")]
     size: Size,
@@ -162,6 +165,7 @@ fn ladder(scenario: &ScenarioDef, arguments: &Arguments, machine: &Machine) -> R
             flows,
             prefixes,
             services: arguments.services as usize,
+            rules: arguments.rules as usize,
             size: arguments.size,
             pcap: arguments.pcap.clone(),
             cpus: arguments.cpus.clone().unwrap_or_default().0,

@@ -6,11 +6,15 @@ pub mod churn;
 pub mod learn;
 pub mod nodeport;
 pub mod parse;
+pub mod policy;
+pub mod policy_miss;
+pub mod policy_program;
 pub mod program;
 pub mod rolling;
 pub mod route;
 pub mod service;
 pub mod service_new;
+pub mod storm;
 pub mod tap;
 pub mod tap_idle;
 
@@ -44,9 +48,13 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &service_new::TCP,
     &affinity::SCENARIO,
     &churn::SCENARIO,
-    &rolling::SCENARIO,
+    &policy::WHOLE,
+    &policy::RULES,
+    &policy_miss::SCENARIO,
+    &storm::SCENARIO,
     &rolling::SCENARIO,
     &program::SCENARIO,
+    &policy_program::SCENARIO,
     &tap::PPS,
     &tap::TCP,
     &tap_idle::SCENARIO,
@@ -100,6 +108,8 @@ pub struct Params {
     pub prefixes: usize,
     /// Services.
     pub services: usize,
+    /// Rules of network policies.
+    pub rules: usize,
     /// Sizes of the frames.
     pub size: Size,
     /// Frames to send instead of our own: a capture for each port, or one that is divided as [`Frames::sides`] does.

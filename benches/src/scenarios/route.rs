@@ -81,6 +81,7 @@ mod tests {
                 flows: 50,
                 prefixes,
                 services: 1,
+                rules: 0,
                 size: Size::Fixed(64),
                 pcap: Vec::new(),
                 cpus: Vec::new(),

@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use api::Change;
 use control::Switch as _;
 
 use super::{Params, SHORT, Scale, ScenarioDef};
 use crate::flows::{Flows, Segment};
 use crate::frames::Frames;
 use crate::machine::Machine;
-use crate::measure::closed_loop;
+use crate::measure::{Laps, Step as _, closed_loop};
 use crate::node::{self, Family, Place};
 use crate::port::{Playlist, alone};
 use crate::report::Outcome;
-use crate::world::World;
+use crate::world::{PORTS, World};
 
 /// IPv4.
 pub const FOUR: ScenarioDef = ScenarioDef {
@@ -38,6 +39,10 @@ pub const SIX: ScenarioDef = ScenarioDef {
     run: |params, machine| run(SIX.name, Family::Six, params, machine),
 };
 
+/// Lists of either port: its side of all handshakes, and what it says then.
+const HANDSHAKE: usize = 0;
+const TALK: usize = 1;
+
 /// What is measured, and what it sends.
 pub(super) struct Talk {
     /// The switch.
@@ -53,14 +58,19 @@ pub(super) struct Talk {
 impl Talk {
     /// Services, and these connections to them, all established.
     pub(super) fn new(flows: &Flows) -> Result<Self> {
+        Self::with(flows, Vec::new())
+    }
+
+    /// The same, where more is programmed than the services.
+    pub(super) fn with(flows: &Flows, more: Vec<Change>) -> Result<Self> {
         let playlists = [Playlist::awaited(), Playlist::awaited()];
-        let changes = node::services(flows.family, flows.place, flows.services);
+        let changes = node::services(flows.family, flows.place, flows.services).into_iter().chain(more).collect();
         let world = World::routed(playlists.each_ref().map(Arc::clone), changes, 1)?;
         let mut talk = Self { world, playlists, frames: 0, octets: 0.0 };
         // The backends answer when all have asked: a backend that spoke first would open a connection of its own.
-        talk.shake(0, flows.frames(Segment::Syn, false)?)?;
+        talk.shake(0, talk.add(0, flows.frames(Segment::Syn, false)?))?;
         let seen = talk.seen(flows)?;
-        talk.shake(1, flows.answers(Segment::SynAck, false, &seen)?)?;
+        talk.shake(1, talk.add(1, flows.answers(Segment::SynAck, false, &seen)?))?;
         let lists = [flows.frames(Segment::Ask, true)?, flows.answers(Segment::Answer, true, &seen)?].map(Arc::new);
         talk.octets = lists.iter().map(|frames| frames.mean_size()).sum::<f64>() / 2.0;
         talk.frames = lists.iter().map(|frames| frames.len()).sum();
@@ -71,14 +81,33 @@ impl Talk {
         Ok(talk)
     }
 
-    /// One port sends its side of all handshakes, the other nothing.
-    fn shake(&mut self, port: usize, frames: Frames) -> Result<()> {
-        let count = frames.len();
-        for (other, playlist) in self.playlists.iter().enumerate() {
-            playlist.pause(other != port);
+    /// All connections end, and the same are opened anew: as the switch is programmed by now. Not for such whose answers go
+    /// where the switch chose, which may choose otherwise now.
+    pub(super) fn reopen(&mut self) -> Result<()> {
+        self.world.switch.flush_connections(&|_| true);
+        for port in 0..PORTS.len() {
+            self.shake(port, HANDSHAKE)?;
         }
+        self.playlists.iter().for_each(|playlist| playlist.play(TALK));
+        self.world.warm_up(self.frames);
+        Ok(())
+    }
+
+    /// One more list for a port to send. Returns its number.
+    fn add(&self, port: usize, frames: Frames) -> usize {
+        self.playlists.get(port).map_or(0, |playlist| playlist.add(Arc::new(frames)))
+    }
+
+    /// One port sends its side of all handshakes, the other nothing.
+    fn shake(&mut self, port: usize, list: usize) -> Result<()> {
+        // Whoever spoke last is silent for a turn, so that the other has the worker to itself, and loses no first packet.
+        self.playlists.iter().for_each(|playlist| playlist.pause(true));
+        self.world.workers.iter_mut().for_each(|worker| _ = worker.step(&mut Laps::default()));
+        let mut count = 0;
         if let Some(playlist) = self.playlists.get(port) {
-            playlist.play(playlist.add(Arc::new(frames)));
+            playlist.play(list);
+            playlist.pause(false);
+            count = playlist.list(list).map_or(0, |frames| frames.len());
         }
         let through = self.world.pass(count);
         self.playlists.iter().for_each(|playlist| playlist.pause(false));
@@ -137,7 +166,6 @@ mod tests {
     use crate::flows::HOPS;
     use crate::frames::Size;
     use crate::node::{ROUTER, backend_mac, client_mac};
-    use crate::world::PORTS;
     use std::collections::BTreeMap;
     use std::net::IpAddr;
 

@@ -133,7 +133,7 @@ impl Step for New {
 
 /// Time that this thread had a CPU. A burst of walks takes as long as others leave us alone, or longer: on a machine that is
 /// shared, what a connection costs is better told by this than by the clock.
-fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }

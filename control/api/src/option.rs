@@ -45,9 +45,10 @@ pub const OUTPUT: OptionDef = short('o', valued("output", "FORMAT", "How much is
 pub const FILENAME: OptionDef =
     short('f', valued("filename", "FILE", "File or directory of manifests, `-` for standard input (apply, delete)"));
 /// `--from SRC`
-pub const FROM: OptionDef = valued("from", "SRC", "Sender: pod/NS/NAME, node/NAME or an address (trace)");
+pub const FROM: OptionDef = valued("from", "SRC", "Sender: pod/NS/NAME, node/NAME or an address (trace, verify)");
 /// `--to DST`
-pub const TO: OptionDef = valued("to", "DST", "Receiver: pod/NS/NAME, svc/NS/NAME, node/NAME or an address (trace)");
+pub const TO: OptionDef =
+    valued("to", "DST", "Receiver: pod/NS/NAME, svc/NS/NAME, node/NAME or an address (trace, verify)");
 /// `--proto PROTO`
 pub const PROTO: OptionDef = valued("proto", "PROTO", "tcp, udp, sctp or icmp (trace)");
 /// `--sport N`

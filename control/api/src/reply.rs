@@ -13,6 +13,7 @@ use crate::{MacAddr, Port, Request, Vlan};
 
 mod network;
 mod policies;
+mod verified;
 
 pub use policies::{DeniedRow, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow};
 
@@ -20,6 +21,7 @@ pub use network::{
     AddressKind, ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services,
     Trace, TrafficPolicy,
 };
+pub use verified::{CounterExample, Verified};
 
 /// What a plain sentence is answered with; nothing when there is nothing to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -306,6 +308,7 @@ pub fn text(request: &Request, answer: Value) -> Result<String, String> {
         Request::Connections { .. } => of::<Connections>(answer),
         Request::DumpConntrack { .. } => of::<Conntrack>(answer),
         Request::Trace { .. } => of::<Trace>(answer),
+        Request::Verify { .. } => of::<Verified>(answer),
         Request::RouteAdd { .. }
         | Request::RouteDel { .. }
         | Request::NeighAdd { .. }

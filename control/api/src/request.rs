@@ -159,6 +159,16 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         dport: Option<u16>,
     },
+    /// Prove that the live tables do what the cluster's state says.
+    #[serde(rename = "verify")]
+    Verify {
+        /// Only what comes from there, as in `trace`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// Only what goes there, as in `trace`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+    },
     /// Counters of a bridge's ports.
     #[serde(rename = "dump-ports")]
     DumpPorts {

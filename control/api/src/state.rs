@@ -221,6 +221,29 @@ pub struct Traced {
     pub tuple: Option<Tuple>,
 }
 
+/// What became of a probe that was walked among many: no words, and nothing that one reader in a million asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Walked {
+    /// Name of the drop reason, also where the sender is told; `None` when it is let through.
+    pub refused: Option<&'static str>,
+    /// The ways out.
+    pub out: Ways,
+    /// Addresses and ports as it would leave, or as they were when it was refused.
+    pub tuple: Option<Tuple>,
+}
+
+/// By how many ports a frame leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ways {
+    /// None: it is dropped, answered, or waits for a neighbour to be known.
+    #[default]
+    None,
+    /// This one.
+    One(PortId),
+    /// Several.
+    Many,
+}
+
 /// One stage of a [`Traced`] packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceStep {

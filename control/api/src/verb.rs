@@ -109,6 +109,8 @@ pub const VERBS: &[VerbDef] = &[
             from: w.needed(&FROM)?, to: w.needed(&TO)?, proto: protocol(&w.needed(&PROTO)?)?,
             sport: w.number(&SPORT)?, dport: w.number(&DPORT)?,
         })) },
+    VerbDef { options: &[FROM, TO], ..verb("verify", "[--from SRC] [--to DST]", "prove that the live tables do what the cluster's state says", 0, 0, |w|
+        Ok(Request::Verify { from: w.value(&FROM), to: w.value(&TO) })) },
     verb("dump-ports", "BRIDGE [PORT]", "counters of a bridge's ports, as ovs-ofctl prints them", 1, 2, |w|
         Ok(Request::DumpPorts { bridge: w.at(0), port: w.opt(1) })),
     verb("ports", "", "all ports: device, link, worker, counters", 0, 0, |_| Ok(Request::Ports {})),

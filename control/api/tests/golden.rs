@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CoverageTable, DeniedRow, DropRow, Drops, Fdb,
-    FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs, PodDirection,
-    PodPolicies, PodPolicy, PodRule, Policies, PolicyRow, PortCounters, PortCountersRow, PortRow, Ports, RouteRow,
-    Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, TrafficPolicy, Workers,
+    self, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CounterExample, CoverageTable, DeniedRow, DropRow,
+    Drops, Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs,
+    PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow, PortCounters, PortCountersRow, PortRow, Ports,
+    RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, TrafficPolicy, Verified, Workers,
 };
 use api::request::Manifest;
 use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};
@@ -85,6 +85,8 @@ const LINES: &[&str] = &[
     "dpctl/flush-conntrack",
     "dpctl/flush-conntrack service=default/web:http",
     "trace --from pod/default/a --to svc/default/web --proto tcp",
+    "verify",
+    "verify --from pod/default/a --to 10.0.0.1",
     "--from=node/n1 trace --to 10.0.0.1 --proto udp --dport 53 --sport=5353",
     "dump-ports br0",
     "dump-ports br0 p1",
@@ -380,6 +382,25 @@ fn trace() -> Trace {
     }
 }
 
+fn verified(faults: usize) -> Verified {
+    let example = CounterExample {
+        table: "policy".into(),
+        what: "pod/default/a 10.244.1.2 to pod/default/b 10.244.1.3, tcp 80".into(),
+        expected: "deny: networkpolicy default/b".into(),
+        found: "allow".into(),
+    };
+    Verified {
+        pods: 9,
+        classes: 4,
+        pairs: 16,
+        probes: 1234,
+        milliseconds: 12,
+        notes: vec!["nothing can come in from beyond: the bridge has no uplink".into()],
+        counterexamples: vec![example; faults],
+        more: if faults > 0 { 5 } else { 0 },
+    }
+}
+
 fn refused_trace() -> Trace {
     let (packet, port) = (Some(tuple("10.244.1.2:50000", "10.96.0.99:0")), "p1".into());
     Trace { verdict: "drop".into(), reason: "no-service".into(), proto: 1, packet, port, ..Trace::default() }
@@ -466,6 +487,8 @@ fn every_answer_is_written_as_it_was() {
         ("dpctl/flush-conntrack", data(&|| serde_json::to_value(Text::default()))),
         ("trace --from a --to b --proto tcp", data(&|| serde_json::to_value(trace()))),
         ("trace --from a --to b --proto icmp", data(&|| serde_json::to_value(refused_trace()))),
+        ("verify", data(&|| serde_json::to_value(verified(0)))),
+        ("verify --from a --to b", data(&|| serde_json::to_value(verified(2)))),
         ("ports", data(&|| serde_json::to_value(ports()))),
         ("drops", data(&|| serde_json::to_value(&drops))),
         ("workers", data(&|| serde_json::to_value(&workers))),

@@ -3,6 +3,7 @@
 
 pub mod affinity;
 pub mod connections;
+pub mod denials;
 pub mod meters;
 pub mod neighbors;
 pub mod stations;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::probe::cells::Cells;
 use affinity::Affinity;
 use connections::Connections;
+use denials::Denials;
 use meters::Meters;
 use neighbors::Neighbors;
 use stations::Stations;
@@ -31,6 +33,8 @@ pub struct Live {
     pub neighbors: Neighbors,
     /// How often the switch may speak for itself.
     pub meters: Meters,
+    /// What policies did not let through.
+    pub denials: Denials,
 }
 
 /// The time, as the caller tells it: since an arbitrary start, never going back.

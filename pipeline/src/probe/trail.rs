@@ -5,6 +5,7 @@
 
 use api::BridgeId;
 
+use crate::live::denials;
 use crate::live::stations::Slot;
 use crate::live::{Live, Now};
 
@@ -19,7 +20,12 @@ pub enum Trail {
     None,
     /// The sender's station, in the bridge of the ingress port.
     Station(Slot),
+    /// What denied it, which counts the frames that it drops.
+    Denial(denials::Slot),
 }
+
+/// In the word: it is a denial's.
+const DENIAL: u32 = 1 << 31;
 
 impl Trail {
     /// As kept in an entry.
@@ -27,12 +33,17 @@ impl Trail {
         match self {
             Self::None => 0,
             Self::Station(Slot(slot)) => slot + 1,
+            Self::Denial(denials::Slot(slot)) => DENIAL | slot & !DENIAL,
         }
     }
 
     /// As it was packed.
     pub fn unpack(word: u32) -> Self {
-        word.checked_sub(1).map_or(Self::None, |slot| Self::Station(Slot(slot)))
+        match word {
+            0 => Self::None,
+            word if word & DENIAL != 0 => Self::Denial(denials::Slot(word & !DENIAL)),
+            word => Self::Station(Slot(word - 1)),
+        }
     }
 }
 

@@ -6,9 +6,9 @@
 //!
 //! | look | for the memory of |
 //! |---|---|
-//! | 0 | the connection of its tuple, the sender's endpoint, the service's row |
+//! | 0 | the connection of its tuple, the sender's endpoint, the service's row, the sender as policies see it |
 //! | 1, 2 | the service, its backends |
-//! | 3 | the backend's endpoint, the connection of the answers |
+//! | 3 | the backend as policies see it, its endpoint, the connection of the answers |
 //!
 //! Nothing is decided here, noted or remembered: a look that is wrong costs time.
 
@@ -24,7 +24,9 @@ use crate::probe;
 use crate::resolve::tracking::Carried;
 
 /// Times that a burst is gone through.
-const LOOKS: usize = 4;
+const LOOKS: usize = LAST_LOOK + 1;
+/// The look at which a service's backend is known.
+pub const LAST_LOOK: usize = 3;
 /// Fewer packets than these do not hide what one waits for.
 const FEWEST: usize = 4;
 
@@ -35,6 +37,8 @@ pub struct Sight {
     pub tuple: Tuple,
     /// For the stage that looks: what it hashed at the first look.
     pub hash: u64,
+    /// For the stage that looks: what it chose.
+    pub choice: Option<usize>,
     /// Where it will be sent, as far as is known.
     pub to: SocketAddr,
 }
@@ -50,7 +54,9 @@ pub(super) fn look<const N: usize>(
 ) {
     let pending = |lane: &usize| burst.verdicts.get(*lane) == Some(&Verdict::Pending);
     let sight = |lane| match Carried::of(&FlowKey::of_words::<N>(probe::key(burst, lane)?), zone) {
-        Carried::Flow(tuple) => Some(Sight { tuple, hash: 0, to: SocketAddr::new(tuple.dst, tuple.dport) }),
+        Carried::Flow(tuple) => {
+            Some(Sight { tuple, hash: 0, choice: None, to: SocketAddr::new(tuple.dst, tuple.dport) })
+        }
         _ => None,
     };
     sights.extend(lanes.each().filter(pending).filter_map(sight).take(turn.walks));

@@ -297,6 +297,9 @@ impl Resolver {
             // Lists that have grown already: a walk asks the system for no memory.
             (walk.outputs, walk.effects) = std::mem::take(&mut self.spare);
             let next = turn.program.decide(&mut walk);
+            if let Some(denied) = walk.denied.take() {
+                walk.trail = Trail::Denial(turn.live.denials.note(&denied, walk.tuple, turn.now));
+            }
             match self.effects(&mut walk, next, turn) {
                 Effects::Done(made) => return self.judgement(&mut walk, next, made),
                 Effects::Again => {}
@@ -616,6 +619,12 @@ pub(crate) fn account<const N: usize>(
         && !turn.live.connections.seen(name, direction, turn.now)
     {
         return false;
+    }
+    if let Trail::Denial(slot) = Trail::unpack(cold.trail) {
+        // The walk that made the entry has counted its own frame.
+        let packets = hot.packets - u32::from(cold.packets == 0).min(hot.packets);
+        turn.live.denials.count(slot, packets.into(), turn.now);
+        return true;
     }
     let made = Moment { generation: hot.generation, ..turn.moment };
     if cold.trail == 0 || !turn.live.cells.unchanged_since(&cold.cells, made) {

@@ -9,6 +9,7 @@ use api::{BridgeId, Change, Delta, PortId, Router, Transaction};
 use crate::drop::DropReason;
 use crate::key::KeyMask;
 use crate::live::Now;
+use crate::live::connections::View;
 use crate::probe::cells::{Cells, TableName, Touched};
 use crate::resolve::ahead::Sight;
 use crate::resolve::stage::{Next, Stage, StageDef};
@@ -114,11 +115,21 @@ impl Program {
         Ingress { mask, bridge, routed }
     }
 
-    /// The rows of all tables, as the changes that would make them of nothing. In no order.
+    /// The rows of all tables, read out of what packets meet, as the changes that would make them of nothing. In no order.
+    /// What is only for people, or for others than packets, is not in the tables, and empty here: where a route comes
+    /// from, the name of a port, the draining backends of a service.
     pub fn dump(&self) -> Vec<Change> {
         let mut rows = Vec::new();
+        self.topology.dump(&mut rows);
         self.stages.iter().for_each(|stage| stage.dump(&mut rows));
         rows
+    }
+
+    /// Every stage would let this connection through if it were new.
+    pub fn stands(&self, connection: &View) -> bool {
+        let View { original, reply, port, .. } = connection;
+        let local = self.topology.local(original.zone);
+        self.stages.iter().all(|stage| stage.stands(original, reply, *port, local))
     }
 
     /// An ingress port; `None` if there is none of that number.

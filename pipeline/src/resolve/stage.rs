@@ -8,6 +8,7 @@ use api::{AddressKey, Change, MacAddr, PortId};
 use crate::drop::DropReason;
 use crate::key::KeyMask;
 use crate::live::Now;
+use crate::live::connections::Tuple;
 use crate::probe::cells::Touched;
 use crate::resolve::ahead::Sight;
 use crate::resolve::walk::Walk;
@@ -87,6 +88,12 @@ pub trait Stage: Debug + Send + Sync {
 
     /// The rows of its tables, as the changes that would make them of nothing.
     fn dump(&self, _rows: &mut Vec<Change>) {}
+
+    /// A known connection would be let through if it were new: as its first packet came in by `port`, and as its answers
+    /// come in. `local` is where the node is.
+    fn stands(&self, _original: &Tuple, _reply: &Tuple, _port: PortId, _local: Option<PortId>) -> bool {
+        true
+    }
 
     /// It has a [`Self::look_ahead`]: the others are not asked, packet by packet.
     fn looks_ahead(&self) -> bool {

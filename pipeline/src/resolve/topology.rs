@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::{AddressKey, BridgeId, Change, EndpointKind, MacAddr, PortId, Router};
+use api::{AddressKey, BridgeId, Change, Delta, Endpoint, EndpointKind, MacAddr, Neighbor, PortId, Router};
 
 use crate::probe::cells::{Asked, Touched};
 use crate::tables::Exact;
@@ -100,9 +100,27 @@ impl Topology {
         }
     }
 
+    /// All rows, as the changes that would make them of nothing.
+    pub fn dump(&self, rows: &mut Vec<Change>) {
+        rows.extend(self.routers.iter().map(|(_, router)| Change::Router(Delta::add(Router::clone(router)))));
+        rows.extend(self.endpoints.iter().filter_map(|(&key, resident)| {
+            let &Resident { port, mac, kind, identity, .. } = resident;
+            let endpoint = Endpoint { key, port, mac, kind: kind?, identity, name: (*resident.name).to_owned() };
+            Some(Change::Endpoint(Delta::add(endpoint)))
+        }));
+        rows.extend(self.neighbors.iter().map(|(&key, resident)| {
+            Change::Neighbor(Delta::add(Neighbor { key, port: resident.port, mac: resident.mac }))
+        }));
+    }
+
     /// The router of a bridge.
     pub fn router(&self, bridge: BridgeId, asked: &mut Asked<'_>) -> Option<&Router> {
         self.routers.get(bridge, asked).map(AsRef::as_ref)
+    }
+
+    /// Where the node of a bridge is, for who programs it.
+    pub fn local(&self, bridge: BridgeId) -> Option<PortId> {
+        self.routers.peek(&bridge)?.local
     }
 
     /// The endpoint of an address.
@@ -166,7 +184,6 @@ mod tests {
     use super::*;
     use crate::live::Live;
     use crate::resolve::trial::{endpoint, endpoints, ip, router};
-    use api::Delta;
 
     #[test]
     fn the_switch_speaks_from_the_link_it_speaks_on() {
@@ -191,6 +208,27 @@ mod tests {
         }
         let router = Router { gateways: vec![], ..router };
         assert_eq!(own_address(&router, PortId(1), "2001:db8::1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn rows_are_told_as_they_were_given() {
+        let live = Live::default();
+        let mut topology = Topology::default();
+        let key = AddressKey { bridge: BridgeId(1), address: ip("192.0.2.7") };
+        let neighbor = Neighbor { key, port: PortId(4), mac: MacAddr([2, 0, 0, 0, 0, 7]) };
+        let mut given = endpoints();
+        given.extend([Change::Router(Delta::add(router())), Change::Neighbor(Delta::add(neighbor))]);
+        live.cells.change(|touched| topology.apply(&given, touched));
+        let mut told = Vec::new();
+        topology.dump(&mut told);
+        assert_eq!(told.len(), given.len());
+        assert!(given.iter().all(|row| told.contains(row)), "{told:?}");
+        let gone = |change: &Change| api::Transaction { changes: vec![change.clone()] }.inverse().changes;
+        let gone: Vec<Change> = given.iter().flat_map(gone).collect();
+        live.cells.change(|touched| topology.apply(&gone, touched));
+        told.clear();
+        topology.dump(&mut told);
+        assert_eq!(told, []);
     }
 
     #[test]

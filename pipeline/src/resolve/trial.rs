@@ -36,7 +36,7 @@ pub(crate) const ACK: u8 = 0x10;
 pub(crate) struct Trial {
     pub(crate) live: Live,
     pub(crate) now: Now,
-    stage: Box<dyn Stage>,
+    pub(crate) stage: Box<dyn Stage>,
     first_packet: bool,
     topology: Topology,
 }

@@ -13,6 +13,8 @@
 //! | `outputs` | route, bridge, service | deliver |
 //! | `guard` | deliver, connection, route | the cache |
 //! | `effects`, `trail` | bridge, connection, commit, neighbor, route | effects, the cache |
+//! | `denied` | policy | the end |
+//! | `everywhere` | the walk's start | policy |
 //! | `transient`, `looked` | any stage | the cache |
 //! | `cut` | route | the end |
 //! | `steps` | any stage, by `say` | trace |
@@ -29,6 +31,7 @@ use crate::burst::{Layers, VlanEdit, guard};
 use crate::key::FlowKey;
 use crate::live::affinity::Visit;
 use crate::live::connections::{Direction, Event, Found, Name, Plan, Source, Tuple};
+use crate::live::denials::Denied;
 use crate::live::stations::Address;
 use crate::live::{Live, Now};
 use crate::probe::cells::Asked;
@@ -166,6 +169,10 @@ pub struct Walk<'a> {
     pub effects: Vec<Effect>,
     /// What later hits must account to.
     pub trail: Trail,
+    /// A policy does not let it through: who is denied, and what decided.
+    pub denied: Option<Denied>,
+    /// Policies of pods that are not attached here are asked too: a trace.
+    pub everywhere: bool,
     /// The decision is not remembered.
     pub transient: bool,
     /// The decision holds for this very frame, not even for others of its key.
@@ -203,6 +210,8 @@ impl<'a> Walk<'a> {
             guard: u32::MAX << guard::SIZE_SHIFT,
             effects: Vec::new(),
             trail: Trail::None,
+            denied: None,
+            everywhere: false,
             transient: false,
             looked: false,
             steps: None,

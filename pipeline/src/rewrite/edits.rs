@@ -11,7 +11,7 @@
 //! ```
 
 use crate::burst::{Layers, guard};
-use crate::checksum::Sum;
+use crate::checksum::sum;
 use crate::key::{Field, FlowKey};
 use crate::parse::transport_octets;
 use crate::raw::Frame;
@@ -61,10 +61,10 @@ pub struct Edits {
     ipv6: [u8; 32],
 }
 
-/// The one's complement sum of `!old + new`, for as many octets as both have.
-fn delta(old: &[u8], new: &[u8]) -> u16 {
+/// The one's complement sum of `!old + new`.
+fn delta<const N: usize>(old: &[u8; N], new: &[u8; N]) -> u16 {
     // The complement of a sum is the sum of the complements.
-    add(!Sum::EMPTY.plus(old).folded(), Sum::EMPTY.plus(new).folded())
+    add(!sum(old), sum(new))
 }
 
 /// The sum of two one's complement sums.
@@ -133,8 +133,10 @@ impl Edits {
         if old != new {
             edits.what |= PORTS;
             edits.ports = new;
-            let counted = if matches!(edits.proto, ICMP | ICMPV6) { 2 } else { 4 };
-            edits.ports_delta = delta(old.get(..counted).unwrap_or(&[]), new.get(..counted).unwrap_or(&[]));
+            let counted = |[a, b, c, d]: [u8; 4]| {
+                if matches!(edits.proto, ICMP | ICMPV6) { [a, b, 0, 0] } else { [a, b, c, d] }
+            };
+            edits.ports_delta = delta(&counted(old), &counted(new));
         }
         // Nothing to do looks the same whatever it is done to.
         if edits.is_empty() { Self::default() } else { edits }
@@ -290,6 +292,7 @@ impl Edits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checksum::Sum;
     use crate::parse::tests::frames::*;
     use crate::parse::{key, layers};
     use crate::raw::Pool;

@@ -8,6 +8,7 @@ mod chunks;
 pub mod exact;
 pub mod maglev;
 pub mod prefix;
+pub mod rules;
 
 pub use exact::Exact;
 pub use maglev::Maglev;

@@ -11,35 +11,54 @@ use smoltcp::wire::{IpProtocol, IpRepr};
 const HOPS: u8 = 64;
 /// TCP's SYN and a header of five words (RFC 9293, 3.1).
 const SYN: [u8; 2] = [0x50, 0x02];
+/// The longest transport header of a probe: TCP's.
+const PAYLOAD: usize = 20;
 
-/// The frame of a probe, to this Ethernet address; `None` when its ends are not of one family.
-pub(super) fn frame_of(probe: &Probe, to: MacAddr) -> Option<Vec<u8>> {
+/// Write the frame of a probe, to this Ethernet address; `false` when its ends are not of one family.
+pub(super) fn write_frame(probe: &Probe, to: MacAddr, octets: &mut Vec<u8>) -> bool {
     let kind: u16 = match (probe.src, probe.dst) {
         (IpAddr::V4(_), IpAddr::V4(_)) => 0x0800,
         (IpAddr::V6(_), IpAddr::V6(_)) => 0x86dd,
-        _ => return None,
+        _ => return false,
     };
-    let payload = payload_of(probe);
+    let mut room = [0; PAYLOAD];
+    let payload = payload_of(probe, &mut room);
     let proto = IpProtocol::from(probe.proto);
     let header = IpRepr::new(probe.src.into(), probe.dst.into(), proto, payload.len(), HOPS);
-    let mut octets = vec![0; header.header_len()];
-    header.emit(&mut octets[..], &ChecksumCapabilities::default());
-    Some([&to.0[..], &probe.eth_src.0, &kind.to_be_bytes(), &octets, &payload].concat())
+    octets.clear();
+    octets.extend_from_slice(&to.0);
+    octets.extend_from_slice(&probe.eth_src.0);
+    octets.extend_from_slice(&kind.to_be_bytes());
+    let at = octets.len();
+    octets.resize(at + header.header_len(), 0);
+    if let Some(space) = octets.get_mut(at..) {
+        header.emit(space, &ChecksumCapabilities::default());
+    }
+    octets.extend_from_slice(payload);
+    true
+}
+
+/// The same, alone.
+pub(super) fn frame_of(probe: &Probe, to: MacAddr) -> Option<Vec<u8>> {
+    let mut octets = Vec::new();
+    write_frame(probe, to, &mut octets).then_some(octets)
 }
 
 /// What follows the IP header. Checksums are zero: nobody looks at them on the way.
-fn payload_of(probe: &Probe) -> Vec<u8> {
-    let [sport, dport] = [probe.sport, probe.dport].map(u16::to_be_bytes);
-    let ports = [sport, dport].concat();
-    match IpProtocol::from(probe.proto) {
-        IpProtocol::Tcp => [&ports[..], &[0; 8], &SYN, &[0xff, 0xff], &[0; 4]].concat(),
-        IpProtocol::Udp => [&ports[..], &[0, 8], &[0; 2]].concat(),
+fn payload_of<'a>(probe: &Probe, room: &'a mut [u8; PAYLOAD]) -> &'a [u8] {
+    let [[s0, s1], [d0, d1]] = [probe.sport, probe.dport].map(u16::to_be_bytes);
+    let [flags0, flags1] = SYN;
+    let (octets, len) = match IpProtocol::from(probe.proto) {
+        IpProtocol::Tcp => ([s0, s1, d0, d1, 0, 0, 0, 0, 0, 0, 0, 0, flags0, flags1, 0xff, 0xff, 0, 0, 0, 0], PAYLOAD),
+        IpProtocol::Udp => ([s0, s1, d0, d1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
         // An echo request; its identifier is what the probe has for a port.
-        IpProtocol::Icmp => [&[8, 0, 0, 0][..], &sport, &[0, 1]].concat(),
-        IpProtocol::Icmpv6 => [&[128, 0, 0, 0][..], &sport, &[0, 1]].concat(),
-        IpProtocol::Unknown(132) => [&ports[..], &[0; 8]].concat(),
-        _ => Vec::new(),
-    }
+        IpProtocol::Icmp => ([8, 0, 0, 0, s0, s1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
+        IpProtocol::Icmpv6 => ([128, 0, 0, 0, s0, s1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
+        IpProtocol::Unknown(132) => ([s0, s1, d0, d1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 12),
+        _ => ([0; PAYLOAD], 0),
+    };
+    *room = octets;
+    room.get(..len).unwrap_or_default()
 }
 
 #[cfg(test)]

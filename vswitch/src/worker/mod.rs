@@ -11,6 +11,7 @@
 pub(crate) mod clock;
 mod idle;
 mod rx;
+mod share;
 mod tx;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::publish::Reader;
 use clock::Clock;
 use idle::Idle;
 use rx::Queues;
+use share::Shares;
 use tx::Transmit;
 
 /// What workers go by: replaced as a whole, never changed.
@@ -144,8 +146,8 @@ pub struct Worker {
     commands: Receiver<Command>,
     pending: Arc<CachePadded<AtomicBool>>,
     gone: Sender<PortId>,
-    /// Queues that had frames in the last turn: with more than one, each gets its share.
-    busy: usize,
+    /// Whose first packets are walked.
+    shares: Shares,
     /// When the last turn ended, ticks.
     last: u64,
 }
@@ -191,7 +193,7 @@ impl Worker {
             commands: receiver,
             pending: Arc::clone(&pending),
             gone,
-            busy: 0,
+            shares: Shares::default(),
             last: ticks(),
         };
         Ok((worker, Handle { commands, pending, wake, counters, gone: gone_receiver }))
@@ -220,14 +222,11 @@ impl Worker {
         self.clock.advance(start);
         self.queues.look(start);
         let mut frames = 0;
-        let (sharers, mut busy) = (self.busy, 0);
+        self.shares.turn();
         for _ in 0..self.queues.ready() {
             let Some(at) = self.queues.next() else { break };
-            let taken = self.burst(at, sharers, &mut lap);
-            frames += taken;
-            busy += usize::from(taken != 0);
+            frames += self.burst(at, &mut lap);
         }
-        self.busy = busy;
         let Self { reader, live, counters, pipeline, burst, stash, transmit, clock, .. } = self;
         let (moment, snapshot) = in_force(reader, live);
         if transmit.is_waiting() {
@@ -252,8 +251,8 @@ impl Worker {
     }
 
     /// One burst of one queue, from rx to tx.
-    fn burst(&mut self, at: usize, sharers: usize, lap: &mut impl FnMut(Lap)) -> usize {
-        let Self { reader, live, counters, pipeline, burst, stash, queues, transmit, clock, gone, .. } = self;
+    fn burst(&mut self, at: usize, lap: &mut impl FnMut(Lap)) -> usize {
+        let Self { reader, live, counters, pipeline, burst, stash, queues, shares, transmit, clock, gone, .. } = self;
         let Some(queue) = queues.get(at) else { return 0 };
         let (port, start) = (queue.port, ticks());
         burst.reset(port);
@@ -262,6 +261,7 @@ impl Worker {
         (0..queue.rx.lost()).for_each(|_| counters.dropped(port, DropReason::NoFrame));
         let frames = burst.len();
         lap(Lap::Rx);
+        let mut walked = 0;
         if frames != 0 {
             let snapshot = in_force(reader, live).1;
             let octets: usize = burst.frames.iter().take(frames).flatten().map(pipeline::raw::Frame::len).sum();
@@ -272,11 +272,12 @@ impl Worker {
             if !snapshot.captures.is_empty() {
                 snapshot.captures.ingress(burst);
             }
-            let walks = queue.walks(sharers);
+            let walks = shares.walks(&mut queue.account);
             let mut way = Way { reader, live, counters, pipeline, stash, transmit, now: clock.now() };
-            way.carry(burst, walks, lap);
+            walked = way.carry(burst, walks, lap);
         }
-        queue.charge(ticks().wrapping_sub(start));
+        let (took, more) = (ticks().wrapping_sub(start), matches!(result, Rx::More));
+        shares.charge(&mut queue.account, took, frames, walked, more);
         match result {
             Rx::Drained | Rx::Starved => queues.drained(at),
             Rx::More => queues.again(at),
@@ -346,15 +347,16 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Decide a burst, making at most `walks` walks, and send it.
+    /// Decide a burst, making at most `walks` walks, and send it. Returns how many were made.
     #[inline]
-    fn carry(&mut self, burst: &mut Burst, walks: usize, lap: &mut impl FnMut(Lap)) {
+    fn carry(&mut self, burst: &mut Burst, walks: usize, lap: &mut impl FnMut(Lap)) -> usize {
         let Self { reader, live, counters, pipeline, stash, transmit, now } = self;
         let (moment, snapshot) = in_force(reader, live);
         let turn = Turn { moment, program: &snapshot.program, live, counters, now: *now, walks };
-        pipeline.run_measured(burst, &turn, stash, |step| lap(Lap::Step(step)));
+        let walked = pipeline.run_measured(burst, &turn, stash, |step| lap(Lap::Step(step)));
         transmit.send(burst, pipeline, snapshot, stash, counters, *now);
         lap(Lap::Tx);
+        walked
     }
 }
 

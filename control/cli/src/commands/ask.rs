@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use api::reply::{self, Output, Outputs};
+use api::reply::{self, Output, Outputs, Verified};
 use api::{Request, rpc::ClientError};
 
 use crate::Failure;
@@ -32,6 +32,10 @@ pub(crate) fn run(options: &Options, request: &Request) -> Result<u8, Failure> {
         }
     } else if options.format == Format::Json {
         text = format!("{answer}\n");
+    }
+    if let Request::Verify { .. } = request {
+        let verified: Verified = serde_json::from_value(answer.clone()).map_err(|e| not_understood(e.to_string()))?;
+        code = u8::from(!verified.holds());
     }
     if options.format == Format::Table {
         text = reply::text(request, answer).map_err(not_understood)?;

@@ -48,11 +48,17 @@ impl Default for Connections {
 /// What came of one attempt at a pair of tuples.
 enum Attempt {
     /// It is done.
-    New(Found),
+    New,
     /// The reply tuple is another connection's, alive or resting.
     Taken,
     /// The original tuple is this connection's.
     Occupied(Reading, Name),
+}
+
+/// A connection as it is when it was just made.
+fn new(name: Name, plan: &Plan, reply: Tuple) -> Found {
+    let Plan { original, identities, .. } = *plan;
+    Found { name, direction: Direction::Original, original, reply, identities, answered: false }
 }
 
 impl Connections {
@@ -130,8 +136,8 @@ impl Connections {
         for tuple in ports::replies(plan, random) {
             let reply = Hashed::of(&tuple);
             loop {
-                match self.attempt(name, plan, &original, &reply, now, cells) {
-                    Attempt::New(found) => return Committed::New(found),
+                match self.attempt(name, plan, (&original, &reply), now, cells) {
+                    Attempt::New => return Committed::New(new(name, plan, tuple)),
                     Attempt::Taken => break,
                     Attempt::Occupied(old, old_name) => {
                         attempts += 1;
@@ -149,7 +155,14 @@ impl Connections {
     }
 
     /// Let a record live under these tuples, if they are nobody's.
-    fn attempt(&self, name: Name, plan: &Plan, original: &Hashed, reply: &Hashed, now: Now, cells: &Cells) -> Attempt {
+    fn attempt(
+        &self,
+        name: Name,
+        plan: &Plan,
+        (original, reply): (&Hashed, &Hashed),
+        now: Now,
+        cells: &Cells,
+    ) -> Attempt {
         // What a packet sends to itself would be its own answer.
         if original.packed == reply.packed {
             return Attempt::Taken;
@@ -177,14 +190,7 @@ impl Connections {
                 [original, reply].iter().for_each(|tuple| touched.touch(NAME, tuple.packed));
             });
         }
-        Attempt::New(Found {
-            name,
-            direction: Direction::Original,
-            original: plan.original,
-            reply: reply.packed.tuple(),
-            identities: plan.identities,
-            answered: false,
-        })
+        Attempt::New
     }
 
     /// A connection has the tuple that a new one is to begin with: it is taken out if it is dead, or over. Returns what the

@@ -4,7 +4,9 @@
 //! IEEE 802.1Q 6.9), is in VLAN 10; a frame tagged 20 is dropped as `vlan-not-member`. On the way out of port 3
 //! (see `bridge`) frames of VLAN 10 lose their tag, so what port 3 hears is what it could have said.
 
-use api::{BridgeId, Change, Port, PortId, Vlan};
+use std::collections::BTreeMap;
+
+use api::{BridgeId, Change, Delta, Port, PortId, Vlan};
 
 use crate::drop::DropReason;
 use crate::key::{Field, FlowKey, KeyMask, VLAN_TAGGED};
@@ -68,6 +70,22 @@ impl Stage for Admit {
                 self.ports.set(id, delta.new.as_ref().map(row), touched);
             }
         }
+    }
+
+    fn dump(&self, rows: &mut Vec<Change>) {
+        let port = |(&id, admission): (&PortId, &Admission)| Port {
+            id,
+            name: String::new(),
+            bridge: admission.bridge,
+            ofport: 0,
+            kind: String::new(),
+            options: BTreeMap::new(),
+            vlan: admission.vlan.clone(),
+            mac: None,
+            mtu: Port::MTU,
+            external_ids: BTreeMap::new(),
+        };
+        rows.extend(self.ports.iter().map(|row| Change::Port(Delta::add(port(row)))));
     }
 
     fn mask(&self, _port: PortId, _routed: bool) -> KeyMask {

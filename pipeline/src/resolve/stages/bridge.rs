@@ -223,6 +223,12 @@ impl Stage for Bridging {
         }
     }
 
+    fn dump(&self, rows: &mut Vec<Change>) {
+        // Those that endpoints placed follow from these.
+        let stated = self.stations.iter().filter_map(|(&key, placed)| Some((key, placed.operator?)));
+        rows.extend(stated.map(|(key, port)| Change::Station(Delta::add(api::Station { key, port }))));
+    }
+
     fn mask(&self, _port: PortId, _routed: bool) -> KeyMask {
         const MASK: KeyMask = FlowKey::mask(&[Field::IN_PORT, Field::VLAN, Field::ETH_DST, Field::ETH_SRC]);
         MASK

@@ -6,14 +6,14 @@
 //! First packets alone have work here, and yet the decision rests on what is asked: on who the two ends are, which the
 //! next walk of the same flow asks in `connection`. It would be believed for too long if it did not.
 
-use api::PortId;
+use api::{PortId, Proto};
 
 use crate::burst::guard;
 use crate::key::KeyMask;
 use crate::live::connections::Plan;
 use crate::parse::proto;
 use crate::resolve::stage::{Next, Stage, StageDef};
-use crate::resolve::tracking::{self, Carried};
+use crate::resolve::tracking;
 use crate::resolve::walk::{Effect, Walk};
 
 /// The stage.
@@ -40,9 +40,7 @@ impl Stage for Commit {
         if walk.connection.is_some() || walk.outputs.is_empty() || !walk.routed {
             return Next::Continue;
         }
-        let (Some(original), Carried::Flow(now)) = (walk.tuple, Carried::of(&walk.key, walk.bridge)) else {
-            return Next::Continue;
-        };
+        let (Some(original), Some(now)) = (walk.tuple, walk.key.destination()) else { return Next::Continue };
         if !tracking::opens(walk) {
             return Next::Continue;
         }
@@ -50,10 +48,12 @@ impl Stage for Commit {
             // Another SYN walks: by then the connection may be over, and opened anew.
             walk.guard_flags(guard::SYN);
         }
-        walk.identities = walk.topology.owners(walk.bridge, [original.src, now.dst], &mut walk.asked);
+        // Of what has no ports the identifier stays what it is.
+        let port = if Proto::of(original.proto).is_some() { walk.key.tp_dst() } else { original.dport };
+        walk.identities = walk.topology.owners(walk.bridge, [original.src, now], &mut walk.asked);
         walk.effects.push(Effect::Commit(Plan {
             original,
-            dst: (now.dst, now.dport),
+            dst: (now, port),
             src: walk.source,
             port: walk.start.in_port(),
             identities: walk.identities,

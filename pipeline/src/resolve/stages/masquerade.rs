@@ -90,9 +90,12 @@ impl Masquerade {
 
     /// A first packet.
     fn first(&self, walk: &mut Walk<'_>, router: &Router) -> Next {
-        let carried = Carried::of(&walk.key, walk.bridge);
-        let (Some(address), false) = (walk.key.source(), carried == Carried::Nothing) else { return Next::Continue };
+        let Some(address) = walk.key.source() else { return Next::Continue };
         let Some(why) = self.why(walk, router, address) else { return Next::Continue };
+        let carried = Carried::of(&walk.key, walk.bridge);
+        if carried == Carried::Nothing {
+            return Next::Continue;
+        }
         let Some((seen, ports)) = pool(router, why, address) else { return Next::Drop(DropReason::NoNodeAddress) };
         // What can belong to no connection cannot be translated, and must not be seen untranslated (rule V24).
         if !matches!(carried, Carried::Flow(_)) || !tracking::opens(walk) {

@@ -5,11 +5,14 @@ pub mod bridge;
 pub mod commit;
 pub mod connection;
 pub mod deliver;
+pub mod guard;
 #[cfg(test)]
 mod kit;
 pub mod masquerade;
 pub mod neighbor;
+pub mod policy;
 pub mod route;
+pub mod screen;
 pub mod service;
 
 use crate::resolve::stage::StageDef;
@@ -17,11 +20,14 @@ use crate::resolve::stage::StageDef;
 /// The default order of a walk.
 pub const STAGES: &[&StageDef] = &[
     &admit::STAGE,
+    &guard::STAGE,
     &neighbor::STAGE,
     &connection::STAGE,
     &service::STAGE,
+    &policy::STAGE,
     &route::STAGE,
     &bridge::STAGE,
+    &screen::STAGE,
     &masquerade::STAGE,
     &commit::STAGE,
     &deliver::STAGE,

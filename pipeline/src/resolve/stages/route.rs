@@ -21,7 +21,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use api::{AddressKey, Change, EndpointKind, Hop, MacAddr, PortId, Router, Vlan};
+use api::{AddressKey, Change, Delta, EndpointKind, Hop, MacAddr, PortId, Route, RouteKey, Router, Vlan};
 use ipnet::IpNet;
 
 use crate::burst::{VlanEdit, guard};
@@ -255,6 +255,13 @@ impl Stage for Routing {
         }
     }
 
+    fn dump(&self, rows: &mut Vec<Change>) {
+        rows.extend(self.routes.iter().map(|(bridge, prefix, hop)| {
+            let key = RouteKey { bridge, prefix };
+            Change::Route(Delta::add(Route { key, to: **hop, origin: String::new() }))
+        }));
+    }
+
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {
         const MASK: KeyMask = FlowKey::mask(&[
             Field::IN_PORT,
@@ -323,8 +330,6 @@ impl Stage for Routing {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use api::{Delta, Route, RouteKey};
 
     use super::*;
     use crate::live::Now;

@@ -139,7 +139,7 @@ impl Services {
         walk.key.set_destination(backend.ip());
         walk.key.set_tp_dst(backend.port());
         walk.service = Some(Chosen { backend, reached: row.reached(), visit });
-        Next::Enter("route")
+        Next::Continue
     }
 
     /// A packet that is not to the port of any service: it may still be to the address of one.
@@ -203,6 +203,12 @@ impl Stage for Services {
         }
     }
 
+    fn dump(&self, rows: &mut Vec<Change>) {
+        rows.extend(self.services.iter().map(|(key, row)| Change::Service(Delta::add(row.noun(*key)))));
+        let range = |prefix: &IpNet| ServiceRange { prefix: *prefix, origin: String::new() };
+        rows.extend(self.ranges.iter().map(|prefix| Change::ServiceRange(Delta::add(range(prefix)))));
+    }
+
     fn mask(&self, _port: PortId, routed: bool) -> KeyMask {
         tracking::mask(routed)
     }
@@ -223,7 +229,13 @@ impl Stage for Services {
         let Some(row) = self.services.peek_hashed(sight.hash, &key) else { return };
         if look == 1 {
             row.prefetch();
-        } else if let Some(backend) = row.everybody().choose(tuple, now, &self.hasher) {
+            return;
+        }
+        let everybody = row.everybody();
+        if look == 2 {
+            sight.choice = everybody.number(tuple, now, &self.hasher);
+        }
+        if let Some(backend) = sight.choice.and_then(|number| everybody.backend(number)) {
             match look {
                 2 => prefetch(backend),
                 _ => sight.to = *backend,
@@ -235,7 +247,8 @@ impl Stage for Services {
         if !walk.routed || walk.connection.is_some() {
             return Next::Continue;
         }
-        let carried = Carried::of(&walk.key, walk.bridge);
+        // `connection` has read it already, and has not changed what is no connection's.
+        let carried = walk.tuple.map_or_else(|| Carried::of(&walk.key, walk.bridge), Carried::Flow);
         let (Some(destination), false) = (walk.key.destination(), carried == Carried::Nothing) else {
             return Next::Continue;
         };

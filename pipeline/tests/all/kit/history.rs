@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Neighbor, Port, PortId, Route, RouteKey, Router,
-    Service, ServiceKey, ServiceRange, Station, StationKey, Vlan,
+    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Guard, Neighbor, Port, PortId, Route, RouteKey,
+    Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Station, StationKey, Subject, Vlan,
 };
 use ipnet::IpNet;
 use pipeline::drop::DropReason;
@@ -37,6 +37,9 @@ pub(crate) enum Noun {
     Route(RouteKey, Option<Route>),
     Service(ServiceKey, Option<Service>),
     ServiceRange(IpNet, bool),
+    Guard(PortId, Option<Guard>),
+    Ruleset(RulesetId, Option<Ruleset>),
+    Subject(AddressKey, Option<Subject>),
 }
 
 /// One thing that happens.
@@ -71,6 +74,9 @@ struct Sum {
     routes: BTreeMap<RouteKey, Route>,
     services: BTreeMap<ServiceKey, Service>,
     ranges: BTreeMap<IpNet, ServiceRange>,
+    guards: BTreeMap<PortId, Guard>,
+    rulesets: BTreeMap<RulesetId, Ruleset>,
+    subjects: BTreeMap<AddressKey, Subject>,
 }
 
 /// What becomes of a row that shall be `new`; `None` if nothing changes.
@@ -158,6 +164,9 @@ impl Sum {
                 let row = stays.then(|| ServiceRange { prefix, origin: String::new() });
                 changes.extend(replaced(&mut self.ranges, prefix, row).map(Change::ServiceRange));
             }
+            Noun::Guard(port, row) => changes.extend(replaced(&mut self.guards, port, row).map(Change::Guard)),
+            Noun::Ruleset(id, row) => changes.extend(replaced(&mut self.rulesets, id, row).map(Change::Ruleset)),
+            Noun::Subject(key, row) => changes.extend(replaced(&mut self.subjects, key, row).map(Change::Subject)),
         }
         changes
     }
@@ -173,8 +182,12 @@ impl Sum {
         let routes = self.routes.values().map(|route| Change::Route(Delta::add(route.clone())));
         let services = self.services.values().map(|service| Change::Service(Delta::add(service.clone())));
         let ranges = self.ranges.values().map(|range| Change::ServiceRange(Delta::add(range.clone())));
+        let guards = self.guards.values().map(|guard| Change::Guard(Delta::add(guard.clone())));
+        let rulesets = self.rulesets.values().map(|ruleset| Change::Ruleset(Delta::add(ruleset.clone())));
+        let subjects = self.subjects.values().map(|subject| Change::Subject(Delta::add(subject.clone())));
+        let policy = guards.chain(rulesets).chain(subjects);
         let node = routers.chain(endpoints).chain(neighbors).chain(routes).chain(services).chain(ranges);
-        bridges.chain(ports).chain(stations).chain(node).collect()
+        bridges.chain(ports).chain(stations).chain(node).chain(policy).collect()
     }
 }
 

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::{
-    AddressKey, BridgeId, Choice, Endpoint, EndpointKind, External, Hop, MacAddr, Neighbor, PortId, Proto, Route,
-    RouteKey, Router, Service, ServiceKey, Vlan,
+    Action, AddressKey, Block, BridgeId, Choice, Endpoint, EndpointKind, External, GroupId, Guard, Hop, MacAddr,
+    NamedPort, Neighbor, Peers, PortId, PortMatch, PortName, Ports, Proto, Route, RouteKey, Router, Rule, Ruleset,
+    RulesetId, Service, ServiceKey, Subject, Vlan,
 };
 use pipeline::checksum::{Sum, checksum};
 
@@ -98,7 +99,19 @@ impl Octets<'_> {
     fn noun(&mut self) -> Noun {
         let what = self.next();
         let stays = what & 0xc0 != 0;
-        match what % 16 {
+        match what % 20 {
+            16 => {
+                let port = PortId(self.port());
+                Noun::Guard(port, stays.then(|| self.guard(port)))
+            }
+            17 => {
+                let id = self.of([RulesetId(1), RulesetId(2)]);
+                Noun::Ruleset(id, stays.then(|| self.ruleset(id)))
+            }
+            18 | 19 => {
+                let key = self.key();
+                Noun::Subject(key, stays.then(|| self.subject(key)))
+            }
             0 => Noun::Bridge(self.bridge(), stays.then_some((1024, 300, false))),
             1 | 2 => {
                 let (id, bridge) = (self.port(), self.bridge());
@@ -137,6 +150,67 @@ impl Octets<'_> {
                 let key = service.key;
                 Noun::Service(key, stays.then_some(service))
             }
+        }
+    }
+
+    /// Of a pod's port that is as the pod is, or not.
+    fn guard(&mut self, port: PortId) -> Guard {
+        let what = self.next();
+        let own = [false, true].map(|six| address(six, (port.0.wrapping_sub(1) & 3) as u8));
+        Guard {
+            port,
+            bridge: BR,
+            name: "pod/test/guarded".into(),
+            mac: MacAddr(mac(self.of([port.0, port.0, port.0, 9]))),
+            addresses: if what & 0x30 == 0 { [].into() } else { own.into() },
+            spoof: what & 1 != 0,
+            groups: what & 2 != 0,
+            local: self.of([None, Some(PortId(3)), Some(PortId(2))]),
+            isolated: (what & 0x0c == 0).then(|| "a test".into()),
+        }
+    }
+
+    fn ruleset(&mut self, id: RulesetId) -> Ruleset {
+        let count = self.next() % 4;
+        let rules: Arc<[_]> = (0..count).map(|_| Arc::new(self.rule())).collect();
+        let admin = u32::from(self.next()).min(rules.len() as u32);
+        Ruleset { id, rules, admin, isolates: self.next() & 1 != 0, otherwise: "default".into() }
+    }
+
+    fn rule(&mut self) -> Rule {
+        let what = self.next();
+        let of_port = PortMatch {
+            proto: self.of([Proto::Tcp, Proto::Udp, Proto::Sctp]),
+            ports: self.of([Ports::Range(0, 65535), Ports::Range(80, 8080), Ports::Named(PortName(1))]),
+        };
+        let cidr = self.of(["10.0.0.0/30", "203.0.113.0/24", "fd00::/64", "0.0.0.0/0"]).parse().unwrap();
+        let groups = [GroupId(u32::from(what >> 4 & 3))];
+        Rule {
+            action: self.of([Action::Accept, Action::Accept, Action::Deny, Action::Pass]),
+            policy: "networkpolicy test/p".into(),
+            index: 0,
+            peers: Peers {
+                any: what & 3 == 0,
+                groups: groups.into(),
+                blocks: if what & 4 == 0 { [].into() } else { [Block { cidr, except: [].into() }].into() },
+            },
+            ports: (what & 8 != 0).then(|| [of_port].into()),
+        }
+    }
+
+    fn subject(&mut self, key: AddressKey) -> Subject {
+        let mut rules =
+            || self.of([None, Some(RulesetId(1)), Some(RulesetId(1)), Some(RulesetId(2)), Some(RulesetId(3))]);
+        let (ingress, egress) = (rules(), rules());
+        Subject {
+            key,
+            name: "pod/test/subject".into(),
+            identity: self.next().into(),
+            port: self.of([None, Some(()), Some(()), Some(())]).map(|()| PortId(self.port())),
+            groups: [GroupId(u32::from(self.next() & 3))].into(),
+            ports: [NamedPort { name: PortName(1), proto: Proto::Tcp, port: self.of([80, 8080]) }].into(),
+            ingress,
+            egress,
         }
     }
 
@@ -186,7 +260,7 @@ impl Octets<'_> {
             gateways: gateways.iter().map(|text| text.parse().unwrap()).collect(),
             node: node.iter().map(|text| text.parse().unwrap()).collect(),
             uplink: self.of([Some(PortId(4)), Some(PortId(4)), Some(PortId(3)), None]),
-            local: None,
+            local: self.of([None, Some(PortId(3))]),
             snat_ports: self.of([(50_000, 50_003), (50_000, 50_000), (50_002, 50_010)]),
         }
     }

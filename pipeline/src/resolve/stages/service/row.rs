@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ahash::RandomState;
-use api::{Choice, Service};
+use api::{Choice, External, Service, ServiceKey};
 use ipnet::IpNet;
 use siphasher::sip::SipHasher13;
 
@@ -40,15 +40,24 @@ impl Set {
 
     /// The backend of a new connection.
     pub(super) fn choose(&self, tuple: &Tuple, now: Now, hasher: &RandomState) -> Option<&SocketAddr> {
-        let number = match &self.maglev {
-            Some(table) => table.choose(maglev::hash(tuple))?,
+        self.backend(self.number(tuple, now, hasher)?)
+    }
+
+    /// The number of that backend.
+    pub(super) fn number(&self, tuple: &Tuple, now: Now, hasher: &RandomState) -> Option<usize> {
+        match &self.maglev {
+            Some(table) => table.choose(maglev::hash(tuple)),
             // A client that comes again from the same port is to be at liberty to meet another backend: the time has its part.
             None => {
                 let hash = hasher.hash_one((tuple, now.0));
                 // The product maps the high half of the hash evenly onto the backends.
-                (((hash >> 32) * self.backends.len() as u64) >> 32) as usize
+                Some((((hash >> 32) * self.backends.len() as u64) >> 32) as usize)
             }
-        };
+        }
+    }
+
+    /// A backend by its number.
+    pub(super) fn backend(&self, number: usize) -> Option<&SocketAddr> {
         self.backends.get(number)
     }
 }
@@ -88,6 +97,22 @@ impl Row {
             all: Set::new(&service.backends, service.choice, whose),
             elsewhere: service.elsewhere,
             outside,
+        }
+    }
+
+    /// The noun that it was made of, as far as packets meet it.
+    pub(super) fn noun(&self, key: ServiceKey) -> Service {
+        let external = self.outside.as_ref().map(|outside| {
+            let local = outside.local.as_ref().map(|local| Arc::clone(&local.backends));
+            let cluster = SocketAddr::new(key.address, key.port);
+            Arc::new(External { local, sources: outside.sources.clone(), cluster })
+        });
+        Service {
+            choice: if self.all.maglev.is_some() { Choice::Maglev } else { Choice::Random },
+            affinity: self.affinity,
+            elsewhere: self.elsewhere,
+            external,
+            ..Service::new(key, Arc::clone(&self.name), Arc::clone(&self.all.backends))
         }
     }
 

@@ -63,7 +63,7 @@ fn refusal(proto: Proto, to: &str) -> Next {
 
 #[test]
 fn row_1_4_an_external_address_leads_to_what_its_policy_leaves_for_who_speaks() {
-    let (served, silence) = (Next::Enter("route"), Next::Drop(DropReason::NoLocalEndpoint));
+    let (served, silence) = (Next::Continue, Next::Drop(DropReason::NoLocalEndpoint));
     for world in &WORLD {
         let World { pod, node: itself, beyond, here, there, .. } = *world;
         // All backends, those of this node under policy Local; and for each who may speak, the backend that is met.
@@ -139,7 +139,7 @@ fn v11_source_ranges_keep_out_whoever_speaks_before_anything_else_is_asked() {
                     let expected = match (admitted, backends.is_empty()) {
                         (false, _) => Next::Drop(DropReason::SourceRange),
                         (true, true) => refusal(proto, at),
-                        (true, false) => Next::Enter("route"),
+                        (true, false) => Next::Continue,
                     };
                     assert_eq!(next, expected, "{from} within {ranges:?}: {note}");
                     assert_eq!(note.contains("source ranges"), !admitted);
@@ -207,7 +207,7 @@ fn a_decision_falls_with_who_the_client_is_and_with_the_policy() {
         let (deps, made) = (walk.asked.deps(false), trial.live.cells.now());
         trial.apply(&[change]);
         assert!(!trial.live.cells.unchanged_since(&deps.cells(), made));
-        assert_eq!(fate(&trial, &frame), (Next::Enter("route"), end(world.there)));
+        assert_eq!(fate(&trial, &frame), (Next::Continue, end(world.there)));
     }
 }
 
