@@ -79,7 +79,9 @@ impl List {
             let ranges = each(rules, |matches| transport(matches, port(matches), octet(matches)));
             Spans::new(rules.len(), ranges.map(|((first, last), rule)| (first, last, rule)))
         };
-        let mask = rules.iter().fold(FlowKey::mask(&[Field::ETH_TYPE]), |mask, rule| mask.union(&looks_at(rule)));
+        let mask = rules
+            .iter()
+            .fold(FlowKey::mask(&[Field::IN_PORT, Field::ETH_TYPE]), |mask, rule| mask.union(&looks_at(rule)));
         Self {
             rules: Arc::clone(rules),
             stateful: rules.iter().any(|rule| rule.action == AclAction::AllowRelated),
@@ -157,7 +159,7 @@ fn transport(matches: &AclMatch, ports: Option<(u16, u16)>, octet: Option<u8>) -
     ranges
 }
 
-/// The fields beside the Ethernet type that decide whether a rule matches, and what becomes of a packet then.
+/// The fields beside port and Ethernet type that decide whether a rule matches, and what becomes of a packet then.
 fn looks_at(rule: &AclRule) -> KeyMask {
     let AclMatch { version, src, dst, proto, sport, dport, tcp_flags, icmp_type, icmp_code } = &rule.matches;
     let mut fields = Vec::new();

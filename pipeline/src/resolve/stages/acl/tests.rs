@@ -181,7 +181,7 @@ fn a_fragment_without_a_header_is_matched_by_no_rule_about_ports() {
 fn ports_look_at_what_the_lists_of_their_ways_look_at_and_at_nothing_more() {
     use crate::key::Field;
     let mask = |trial: &Trial, port| trial.mask(PortId(port));
-    let base = [Field::ETH_TYPE, Field::IP_PROTO, Field::IP_FRAG];
+    let base = [Field::IN_PORT, Field::ETH_TYPE, Field::IP_PROTO, Field::IP_FRAG];
     let from = trial(&FROM, &[(port(1), "1 tcp,tp_dst=80 drop")]);
     assert_eq!(mask(&from, 1), FlowKey::mask(&[&base[..], &[Field::TP_DST]].concat()));
     assert_eq!(mask(&from, 2), KeyMask::EMPTY);
@@ -189,7 +189,7 @@ fn ports_look_at_what_the_lists_of_their_ways_look_at_and_at_nothing_more() {
     let all = FlowKey::mask(&[&base[..], &[Field::TCP_FLAGS, Field::IPV4_SRC]].concat());
     assert_eq!([1, 2, 3].map(|port| mask(&to, port)), [all; 3], "a frame may leave by any of them");
     let of_bridge = trial(&TO, &[(BRIDGE, "1 ip drop")]);
-    assert_eq!(mask(&of_bridge, 2), FlowKey::mask(&[Field::ETH_TYPE]));
+    assert_eq!(mask(&of_bridge, 2), FlowKey::mask(&[Field::IN_PORT, Field::ETH_TYPE]));
 }
 
 #[test]
