@@ -8,14 +8,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::state::{
-    Captured, ConnectionState, Coverage, DropState, NeighborState, PortState, PortStats, Probe, StationState, Traced,
-    WorkerState,
+    Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, PortStats, Probe,
+    StationState, Traced, WorkerState,
 };
 use api::station::{Station, StationKey};
 use api::{
-    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop, MacAddr,
-    Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Subject,
-    Transaction,
+    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop,
+    MacAddr, Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange,
+    Subject, Transaction,
 };
 
 use crate::{Refusal, Switch};
@@ -56,6 +56,8 @@ pub struct FakeSwitch {
     pub subjects: BTreeMap<AddressKey, Subject>,
     /// Access lists it was told of.
     pub acls: BTreeMap<AclKey, Acl>,
+    /// What policies shall have denied.
+    pub denials: Vec<DenialState>,
     /// Connections that it shall have.
     pub connections: Vec<ConnectionState>,
     /// Stations that it shall have heard.
@@ -64,6 +66,8 @@ pub struct FakeSwitch {
     pub namespaces: Arc<Mutex<Vec<String>>>,
     /// Refuse every transaction.
     pub refuse: bool,
+    /// Refuse every transaction behind so many.
+    pub refuse_after: Option<usize>,
     /// What it was last told by [`Switch::behind`].
     pub behind: bool,
     /// Transactions carried out.
@@ -193,7 +197,9 @@ impl FakeSwitch {
 
 impl Switch for FakeSwitch {
     fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
-        if self.refuse {
+        let spent = self.refuse_after == Some(0);
+        self.refuse_after = self.refuse_after.map(|left| left.saturating_sub(1));
+        if self.refuse || spent {
             return Err(Refusal("refused by the test".to_owned()));
         }
         for (done, change) in transaction.changes.iter().enumerate() {
@@ -272,6 +278,20 @@ impl Switch for FakeSwitch {
         self.connections.clone()
     }
 
+    fn programmed(&self) -> Vec<Change> {
+        fn rows<K, T: Clone>(table: &BTreeMap<K, T>, kind: fn(Delta<T>) -> Change) -> impl Iterator<Item = Change> {
+            table.values().map(move |row| kind(Delta::add(row.clone())))
+        }
+        let mut all: Vec<Change> = rows(&self.routers, Change::Router).collect();
+        all.extend(rows(&self.endpoints, Change::Endpoint));
+        all.extend(rows(&self.routes, Change::Route));
+        all.extend(rows(&self.services, Change::Service));
+        all.extend(rows(&self.guards, Change::Guard));
+        all.extend(rows(&self.rulesets, Change::Ruleset));
+        all.extend(rows(&self.subjects, Change::Subject));
+        all
+    }
+
     fn flush_connections(&mut self, doomed: &dyn Fn(&ConnectionState) -> bool) -> usize {
         let before = self.connections.len();
         self.connections.retain(|connection| !doomed(connection));
@@ -287,6 +307,10 @@ impl Switch for FakeSwitch {
             age: None,
         };
         self.neighbors.values().map(row).collect()
+    }
+
+    fn denials(&self) -> Vec<DenialState> {
+        self.denials.clone()
     }
 
     fn trace(&self, probe: &Probe) -> Traced {

@@ -24,6 +24,7 @@ mod cluster;
 mod socket;
 mod store;
 mod verbs;
+mod verify;
 
 pub use socket::{Control, Stopper};
 pub use store::config::check_name;

@@ -17,9 +17,10 @@ use crate::store::Store;
 use crate::{Refusal, Switch};
 
 mod network;
+mod policies;
 #[cfg(test)]
 mod tests;
-mod trace;
+pub(crate) mod trace;
 
 /// What a request comes to.
 pub(crate) struct Answer {
@@ -47,6 +48,11 @@ pub(crate) fn answer(
     if let Request::Capture { port } = request {
         let frames = store.port_id(port).and_then(|id| switch.capture(id)).map_err(verb)?;
         return Ok(Answer { data: data(&Text::default())?, capture: Some(frames) });
+    }
+    if let Request::Verify { from, to } = request {
+        let asked = (from.as_deref(), to.as_deref());
+        let verified = crate::verify::verify(asked, cluster.objects(), store, switch).map_err(verb)?;
+        return Ok(Answer { data: data(&verified)?, capture: None });
     }
     let data = match asked_of_cluster(request, cluster) {
         Some(Ok(data)) => bring_into_force((store, cluster), switch).map(|()| data),
@@ -138,7 +144,24 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             store.remove_neighbor(bridge, *address, switch)?;
             data(&Text::default())
         }
+        Request::AclAdd { at, way, rule, may_exist } => {
+            store.add_acl(at, *way, rule.clone(), *may_exist, switch)?;
+            data(&Text::default())
+        }
+        Request::AclDel { at, way, only } => {
+            store.remove_acls(at, *way, *only, switch)?;
+            data(&Text::default())
+        }
+        Request::AclLoad { at, way, rules } => {
+            store.load_acl(at, *way, rules.clone(), switch)?;
+            data(&Text::default())
+        }
+        Request::AclList { at } => data(&store.acls(at)?),
         Request::Services { namespace, .. } => data(&network::services(namespace.as_deref(), store.cluster(), switch)),
+        Request::Policies { namespace, pod } => {
+            let asked = policies::Asked { namespace: namespace.as_deref(), pod: pod.as_deref() };
+            data(&policies::policies(&asked, store, switch)?)
+        }
         Request::Routes {} => data(&network::routes(store)),
         Request::Neighbors {} => data(&network::neighbors(store, switch)),
         Request::Connections { filter } => data(&Connections(network::connections(filter, store, switch))),

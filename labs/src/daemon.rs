@@ -121,9 +121,21 @@ impl Daemon {
     /// # Errors
     /// When an object is refused, with what was said.
     pub fn apply(&self, manifests: &str) -> anyhow::Result<()> {
+        self.with_manifests("apply", manifests)
+    }
+
+    /// `vsctl delete` of manifests.
+    ///
+    /// # Errors
+    /// When an object is not there.
+    pub fn delete(&self, manifests: &str) -> anyhow::Result<()> {
+        self.with_manifests("delete", manifests)
+    }
+
+    fn with_manifests(&self, verb: &str, manifests: &str) -> anyhow::Result<()> {
         let file = self.dir.join("manifests.yaml");
         std::fs::write(&file, manifests).with_context(|| format!("write {}", file.display()))?;
-        self.vsctl(&format!("apply -f {}", file.display())).map(drop)
+        self.vsctl(&format!("{verb} -f {}", file.display())).map(drop)
     }
 
     /// No cached decision of this data plane differed from a fresh one.

@@ -67,6 +67,9 @@ pub(crate) struct Typed {
     /// Where /metrics and /proxyMode are served; empty: nowhere
     #[arg(long, value_name = "ADDRESS[:PORT]", default_value = "127.0.0.1:10249")]
     metrics_address: String,
+    /// What becomes of connections that are open when a policy changes: keep them, or cut those that it denies
+    #[arg(long, value_name = "keep|cut", default_value = "keep")]
+    policy_existing: String,
     /// TOML file with any of these options; the command line wins
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -146,7 +149,12 @@ impl Config {
             return Err(format!("--metrics-address {}: --healthz-address is the same", typed.metrics_address));
         }
         let log = typed.log.parse().map_err(|why| format!("--log {}: {why}", typed.log))?;
-        let switch = switch::Options { workers, cpus, shadow, ..switch::Options::default() };
+        let cut_existing = match typed.policy_existing.as_str() {
+            "keep" => false,
+            "cut" => true,
+            other => return Err(format!("--policy-existing {other}: keep or cut is expected")),
+        };
+        let switch = switch::Options { workers, cpus, shadow, cut_existing, ..switch::Options::default() };
         let Typed { run_dir, state_dir, socket_group, cluster, .. } = typed;
         Ok(Self { run_dir, state_dir, socket_group, node, cluster, switch, web, log })
     }
@@ -300,6 +308,12 @@ mod tests {
     }
 
     #[test]
+    fn open_connections_are_kept_when_policies_change_unless_they_shall_be_cut() {
+        let cut = |args: &[&str]| config(args).unwrap().switch.cut_existing;
+        assert!(!cut(&[]) && !cut(&["--policy-existing", "keep"]) && cut(&["--policy-existing", "cut"]));
+    }
+
+    #[test]
     fn servers_are_where_kube_proxys_are_elsewhere_or_nowhere() {
         let at = |text: &str| Some(text.parse().unwrap());
         let web = config(&[]).unwrap().web;
@@ -337,6 +351,7 @@ mod tests {
             (["--healthz-address", ":10256"], "--healthz-address :10256: ADDRESS:PORT is expected"),
             (["--metrics-address", "127.0.0.1:0"], "--metrics-address 127.0.0.1:0: port 0"),
             (["--metrics-address", "0.0.0.0:10256"], "--metrics-address 0.0.0.0:10256: --healthz-address is the same"),
+            (["--policy-existing", "Cut"], "--policy-existing Cut: keep or cut is expected"),
             (["--snat-ports", "0-1"], "--snat-ports 0-1: FIRST-LAST"),
             (["--snat-ports", "9-5"], "--snat-ports 9-5: FIRST-LAST"),
             (["--snat-ports", "1-65536"], "--snat-ports 1-65536: FIRST-LAST"),

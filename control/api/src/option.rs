@@ -29,7 +29,7 @@ const fn short(letter: char, def: OptionDef) -> OptionDef {
 }
 
 /// `--may-exist`
-pub const MAY_EXIST: OptionDef = flag("may-exist", "Do nothing if it is there already (add-br, add-port)");
+pub const MAY_EXIST: OptionDef = flag("may-exist", "Do nothing if it is there already (add-br, add-port, acl-add)");
 /// `--if-exists`
 pub const IF_EXISTS: OptionDef = flag("if-exists", "Do nothing if it is not there (del-br, del-port, get, set, clear)");
 /// `--columns COLUMN,...`
@@ -55,10 +55,12 @@ pub const PROTO: OptionDef = valued("proto", "PROTO", "tcp, udp, sctp or icmp (t
 pub const SPORT: OptionDef = valued("sport", "N", "Source port (trace)");
 /// `--dport N`
 pub const DPORT: OptionDef = valued("dport", "N", "Destination port (trace)");
+/// `--pod NS/NAME`
+pub const POD: OptionDef = valued("pod", "NS/NAME", "Pod of which policies are told (policies)");
 
 /// Every option, in the order in which help lists them.
 pub const OPTIONS: &[OptionDef] =
-    &[MAY_EXIST, IF_EXISTS, COLUMNS, FILENAME, NAMESPACE, ALL_NAMESPACES, OUTPUT, FROM, TO, PROTO, SPORT, DPORT];
+    &[MAY_EXIST, IF_EXISTS, COLUMNS, FILENAME, NAMESPACE, ALL_NAMESPACES, OUTPUT, FROM, TO, PROTO, SPORT, DPORT, POD];
 
 /// A word that is an option, as far as it can be understood.
 #[derive(Debug, PartialEq, Eq)]

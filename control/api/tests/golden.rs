@@ -9,15 +9,16 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CounterExample, CoverageTable, DropRow, Drops,
-    Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs, PortCounters,
-    PortCountersRow, PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace,
-    TrafficPolicy, Verified, Workers,
+    self, AclRow, AclTable, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CounterExample,
+    CoverageTable, DeniedRow, DropRow, Drops, Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable,
+    Objects, Outcome, Output, Outputs, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow,
+    PortCounters, PortCountersRow, PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort,
+    Text, Trace, TrafficPolicy, Verified, Workers,
 };
 use api::request::Manifest;
 use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};
 use api::verb::VERBS;
-use api::{Choice, MacAddr, Port, Proto, Request, Vlan};
+use api::{AclAction, AclWay, Choice, MacAddr, Port, Proto, Request, Vlan};
 use serde_json::{Value, json};
 
 fn compare(name: &str, text: &str) {
@@ -70,9 +71,18 @@ const LINES: &[&str] = &[
     "route/del br0 10.0.0.0/8",
     "neigh/add br0 10.0.0.1 p1 02:00:00:00:00:01",
     "neigh/del br0 10.0.0.1",
+    "acl-add br0 from-lport 1000 tcp,nw_src=10.0.0.0/8,tp_dst=80-89,tcp_flags=+syn-ack allow-related",
+    "acl-add --may-exist p1 to-lport 0  reject",
+    "acl-del br0",
+    "acl-del p1 to-lport",
+    "acl-del p1 to-lport 1000 icmp6,ipv6_dst=fd00::1,icmp_type=128,icmp_code=0",
+    "acl-list br0",
     "services",
     "services -A",
     "services -n default -o wide",
+    "policies",
+    "policies -n shop",
+    "policies --pod shop/web-0",
     "routes",
     "neighbors",
     "connections",
@@ -116,6 +126,8 @@ fn every_request_is_written_as_it_was() {
     let names = vec!["web".to_owned()];
     add("delete svc web -n prod", &Request::Delete { manifests: Vec::new(), kind, names, namespace });
     add("delete -f a.yaml", &Request::Delete { manifests, kind: None, names: Vec::new(), namespace: None });
+    let rules = api::AclRule::list("1000 udp,tp_dst=53 allow\n0 ipv6 drop\n").unwrap();
+    add("acl-load br0 from-lport FILE", &Request::AclLoad { at: "br0".into(), way: api::AclWay::FromPort, rules });
     add("capture p1", &Request::Capture { port: "p1".into() });
     for def in VERBS {
         assert!(LINES.iter().any(|line| line.split(' ').any(|word| word == def.name)), "{} has no example", def.name);
@@ -237,6 +249,78 @@ fn services() -> Services {
     Services(vec![name, web, node_port])
 }
 
+fn policies() -> Policies {
+    let network = PolicyRow {
+        kind: "NetworkPolicy".into(),
+        policy: "shop/web".into(),
+        tier: None,
+        priority: None,
+        directions: vec!["ingress".into(), "egress".into()],
+        pods: 12,
+        denied: 7,
+    };
+    let cluster = PolicyRow {
+        kind: "ClusterNetworkPolicy".into(),
+        policy: "no-metadata".into(),
+        tier: Some("Admin".into()),
+        priority: Some(10),
+        directions: vec!["egress".into()],
+        pods: 10_000,
+        denied: 0,
+    };
+    let idle = PolicyRow { directions: Vec::new(), tier: Some("Baseline".into()), ..cluster.clone() };
+    Policies::All(vec![cluster, network, idle])
+}
+
+fn pod_policies() -> Policies {
+    let rule = |index, name: &str, action: &str, peers: &str, ports: &str| PodRule {
+        index,
+        name: name.into(),
+        action: action.into(),
+        peers: peers.into(),
+        ports: ports.into(),
+    };
+    let web = PodPolicy {
+        policy: "networkpolicy shop/web".into(),
+        not_asked: None,
+        rules: vec![rule(0, "", "accept", "pods app=front of namespace shop; 10.0.0.0/8", "tcp 80 or udp 53-60")],
+    };
+    let base = PodPolicy {
+        policy: "clusternetworkpolicy base".into(),
+        not_asked: Some("policies of the namespace decide".into()),
+        rules: vec![rule(0, "all", "deny", "anybody", "any port")],
+    };
+    let ingress = PodDirection {
+        direction: "ingress".into(),
+        isolated: true,
+        otherwise: "default of shop/web".into(),
+        policies: vec![web, base],
+        denied: vec![DeniedRow { by: "default of shop/web".into(), packets: 7 }],
+    };
+    let egress = PodDirection {
+        direction: "egress".into(),
+        isolated: false,
+        otherwise: "default".into(),
+        policies: Vec::new(),
+        denied: Vec::new(),
+    };
+    Policies::Pod(PodPolicies {
+        pod: "pod/shop/web-0".into(),
+        addresses: vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+        port: Some("web0".into()),
+        note: Some("isolated: no cluster state yet".into()),
+        directions: vec![ingress, egress],
+    })
+}
+
+fn acls() -> AclTable {
+    let row = |way, priority, matches: &str, action| AclRow { way, priority, matches: matches.into(), action };
+    AclTable(vec![
+        row(AclWay::FromPort, 32_767, "tcp,tp_dst=80", AclAction::AllowRelated),
+        row(AclWay::ToPort, 0, "", AclAction::Drop),
+    ])
+}
+
 fn routes() -> Routes {
     let row = |prefix: &str, hop: &str, gateway: Option<&str>, port: Option<&str>, origin: &str| RouteRow {
         bridge: "br-pods".into(),
@@ -328,7 +412,7 @@ fn verified(faults: usize) -> Verified {
         pairs: 16,
         probes: 1234,
         milliseconds: 12,
-        notes: vec!["nothing can come in from beyond: the bridge has no uplink".into()],
+        notes: vec!["nothing can come in from beyond: the bridge has neither uplink nor LOCAL port".into()],
         counterexamples: vec![example; faults],
         more: if faults > 0 { 5 } else { 0 },
     }
@@ -411,6 +495,9 @@ fn every_answer_is_written_as_it_was() {
         ("route/add br0 10.0.0.0/8 dev p1", data(&|| serde_json::to_value(Text::default()))),
         ("services", data(&|| serde_json::to_value(services()))),
         ("services -o wide", data(&|| serde_json::to_value(services()))),
+        ("policies", data(&|| serde_json::to_value(policies()))),
+        ("policies --pod shop/web-0", data(&|| serde_json::to_value(pod_policies()))),
+        ("acl-list br0", data(&|| serde_json::to_value(acls()))),
         ("routes", data(&|| serde_json::to_value(routes()))),
         ("neighbors", data(&|| serde_json::to_value(neighbors()))),
         ("connections", data(&|| serde_json::to_value(Connections(connections())))),

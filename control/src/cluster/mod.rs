@@ -219,6 +219,11 @@ impl Cluster {
         objects::get(&self.store, wanted)
     }
 
+    /// Every object in force.
+    pub(crate) fn objects(&self) -> &model::Objects {
+        self.store.objects()
+    }
+
     /// Descriptor that is readable when the directory of manifests may have changed.
     pub(crate) fn manifests(&mut self) -> Option<&mut Manifests> {
         self.manifests.as_mut()

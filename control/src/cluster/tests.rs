@@ -9,6 +9,7 @@ use super::*;
 mod beyond;
 mod directory;
 mod load;
+mod policies;
 mod refused;
 mod slices;
 
@@ -56,7 +57,7 @@ impl Bed {
 
     /// Everything that can be seen.
     fn all(&self) -> String {
-        let kinds = "no,ns,po,svc,eps,servicecidr";
+        let kinds = "no,ns,po,svc,eps,servicecidr,netpol,cnp";
         get(&self.cluster, kinds, Some(Output::Wide)) + &get(&self.cluster, kinds, Some(Output::Json))
     }
 }

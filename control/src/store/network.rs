@@ -390,6 +390,41 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn n22_a_port_of_a_pod_is_guarded_from_the_transaction_on_that_makes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut switch = FakeSwitch::default();
+        let mut store = Store::open(directory.path(), "", &settings(), &mut switch).unwrap();
+        let why = |switch: &FakeSwitch| {
+            let guards = switch.guards.values().map(|guard| guard.isolated.as_deref().unwrap_or("-").to_owned());
+            guards.collect::<Vec<_>>()
+        };
+        // There is no cluster yet, and somebody makes its bridge.
+        run(&mut store, &mut switch, &format!("add-br br-pods -- {BIND}")).unwrap();
+        assert_eq!(why(&switch), ["no cluster state yet"]);
+        assert!(switch.routers.is_empty());
+        run(&mut store, &mut switch, "set Port p1 external_ids:spoof-guard=off").unwrap();
+        assert!(!switch.guards.values().next().unwrap().spoof);
+        run(&mut store, &mut switch, "remove Port p1 external_ids spoof-guard").unwrap();
+        assert!(switch.guards.values().next().unwrap().spoof);
+        let refused = run(&mut store, &mut switch, "set Port p1 external_ids:spoof-guard=no").unwrap_err();
+        assert_eq!(refused.0, "set: p1: external_ids:spoof-guard=no: must be on or off");
+        let objects = objects();
+        store.program(&objects, &everything(&objects), &mut switch).unwrap();
+        assert_eq!(why(&switch), ["-"]);
+        assert_eq!(switch.guards.values().next().unwrap().addresses[..], ["10.244.1.11".parse::<IpAddr>().unwrap()]);
+        // A switch that takes ports and refuses all that is told after them: the guard came with the port.
+        let commands = "add-port br-pods p2 -- set Port p2 external_ids:pod=default/p2";
+        switch.refuse_after = Some(1);
+        run(&mut store, &mut switch, commands).unwrap();
+        assert_eq!(why(&switch), ["-", "is being attached"]);
+        switch.refuse_after = None;
+        store.retry(&mut switch);
+        assert_eq!(why(&switch), ["-", "-"]);
+        run(&mut store, &mut switch, "del-port p2 -- clear Port p1 external_ids").unwrap();
+        assert!(switch.guards.is_empty());
+    }
+
+    #[test]
     fn routes_and_neighbours_that_make_no_sense_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let (mut store, mut switch) = open(directory.path());
@@ -482,6 +517,10 @@ pub(crate) mod tests {
                 prop_assert_eq!(store.config.check(), Ok(()));
                 let wanted = usize::from(!is_empty(&objects_now));
                 prop_assert_eq!((switch.routers.len(), switch.services.len()), (wanted, wanted));
+                // Every port of a pod is guarded, whatever is known of the pod.
+                let bound = store.config.bridge("br-pods").map(|bridge| store.config.bound(bridge.id));
+                let ports: Vec<_> = bound.into_iter().flatten().map(|(_, port)| port.id).collect();
+                prop_assert!(ports.iter().all(|port| switch.guards.contains_key(port)) && ports.len() == switch.guards.len());
             }
             store.program(&objects(), &everything(&objects()), &mut switch).unwrap();
             let config = store.config.clone();
@@ -494,6 +533,8 @@ pub(crate) mod tests {
             prop_assert_eq!(&after.neighbors, &switch.neighbors);
             prop_assert_eq!(&after.routes, &switch.routes);
             prop_assert_eq!(&after.services, &switch.services);
+            prop_assert_eq!(&after.guards, &switch.guards);
+            prop_assert_eq!(&after.subjects, &switch.subjects);
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::fake::FakeSwitch;
 use crate::store::Store;
 use crate::store::network::tests::{objects, open, run};
 
+mod policies;
+
 struct World {
     store: Store,
     switch: FakeSwitch,

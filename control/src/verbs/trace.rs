@@ -94,7 +94,7 @@ pub(super) fn trace(asked: &Asked<'_>, store: &Store, switch: &dyn Switch) -> Re
 }
 
 /// Addresses of `pod/NS/NAME`, `node/NAME` or an address. `services`: how services are spelled where they may stand.
-fn addresses(name: &str, services: &str, cluster: &Compiler) -> Result<Vec<IpAddr>, String> {
+pub(crate) fn addresses(name: &str, services: &str, cluster: &Compiler) -> Result<Vec<IpAddr>, String> {
     let unknown = || format!("{}: no such object in the cluster's state", shown(name));
     let addresses = match *name.split('/').collect::<Vec<_>>() {
         ["pod", namespace, pod] => cluster.pods().get(&named(namespace, pod)).ok_or_else(unknown)?.addresses.clone(),
@@ -107,7 +107,8 @@ fn addresses(name: &str, services: &str, cluster: &Compiler) -> Result<Vec<IpAdd
     if addresses.is_empty() { Err(format!("{}: has no address", shown(name))) } else { Ok(addresses) }
 }
 
-fn destination<'a>(name: &str, cluster: &'a Compiler) -> Result<(Vec<IpAddr>, Option<&'a Service>), String> {
+/// The same of `svc/NS/NAME` too.
+pub(crate) fn destination<'a>(name: &str, cluster: &'a Compiler) -> Result<(Vec<IpAddr>, Option<&'a Service>), String> {
     let ["svc", namespace, service] = *name.split('/').collect::<Vec<_>>() else {
         return Ok((addresses(name, "svc/NS/NAME, ", cluster)?, None));
     };

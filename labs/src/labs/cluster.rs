@@ -11,7 +11,7 @@ use crate::greeter::Greeter;
 use crate::host::Host;
 
 /// Words of the daemon's command line.
-const DAEMON: &str = "--node node-a --uplink up --service-cidr 10.96.0.0/16,fd00:96::/112";
+pub(super) const DAEMON: &str = "--node node-a --uplink up --service-cidr 10.96.0.0/16,fd00:96::/112";
 
 /// The cluster's bridge, and its device in the node.
 const BRIDGE: &str = "br-pods";
@@ -45,7 +45,7 @@ impl Dual {
     }
 
     /// With its prefix lengths.
-    fn on_link(self) -> [(IpAddr, u8); 2] {
+    pub(super) fn on_link(self) -> [(IpAddr, u8); 2] {
         [(self.of(Ip::V4), 24), (self.of(Ip::V6), 64)]
     }
 }
@@ -135,38 +135,15 @@ impl Cluster {
         for pod in [&a, &b, &c] {
             pod.attach(&daemon)?;
         }
-        daemon.vsctl(&format!(
-            "add-port br-pods up -- set Interface up type=tap options:netns={} options:ifname=eth0",
-            outside.path().display()
-        ))?;
-        outside.configure("eth0", BEYOND.on_link())?;
         let internet = FAMILIES.map(|ip| INTERNET.of(ip));
-        outside.loopback(&internet)?;
+        join_outside(&daemon, &node, &outside, &internet)?;
         let greeters = [Greeter::start(&node, GREETER)?, Greeter::at(&outside, &internet, GREETER)?];
-        for ip in FAMILIES {
-            node.default_route(BEYOND.of(ip))?;
-        }
-        let cluster = Self { daemon, node, a, b, c, outside, services, _greeters: greeters };
-        cluster.route_outside(true)?;
-        Ok(cluster)
+        Ok(Self { daemon, node, a, b, c, outside, services, _greeters: greeters })
     }
 
     /// State where the outside is, or take that back.
     pub(super) fn route_outside(&self, there: bool) -> anyhow::Result<()> {
-        for ip in FAMILIES {
-            let (link, all) = match ip {
-                Ip::V4 => ("192.0.2.0/24", "0.0.0.0/0"),
-                Ip::V6 => ("2001:db8::/64", "::/0"),
-            };
-            if there {
-                self.daemon.vsctl(&format!("route/add br-pods {link} dev up"))?;
-                self.daemon.vsctl(&format!("route/add br-pods {all} dev up via {}", BEYOND.of(ip)))?;
-            } else {
-                self.daemon.vsctl(&format!("route/del br-pods {all}"))?;
-                self.daemon.vsctl(&format!("route/del br-pods {link}"))?;
-            }
-        }
-        Ok(())
+        route_outside(&self.daemon, there)
     }
 
     /// Let the outside send what is for this address to that one.
@@ -211,23 +188,67 @@ impl Cluster {
 impl Drop for Cluster {
     /// The lab's namespace goes on to other labs, and the device of the bridge outlives the daemon in it.
     fn drop(&mut self) {
-        let _ = self.daemon.stop();
-        if let Ok(netlink) = Netlink::open()
-            && let Ok(index) = netlink.index(BRIDGE)
-        {
-            let _ = netlink.delete(index);
+        take_down(&mut self.daemon);
+    }
+}
+
+/// Stop the daemon and delete the device of its bridge.
+pub(super) fn take_down(daemon: &mut Daemon) {
+    let _ = daemon.stop();
+    if let Ok(netlink) = Netlink::open()
+        && let Ok(index) = netlink.index(BRIDGE)
+    {
+        let _ = netlink.delete(index);
+    }
+}
+
+/// Plug in a host outside, a router to these addresses: it is where everything goes that is not of the cluster.
+pub(super) fn join_outside(daemon: &Daemon, node: &Host, outside: &Host, internet: &[IpAddr]) -> anyhow::Result<()> {
+    daemon.vsctl(&format!(
+        "add-port br-pods up -- set Interface up type=tap options:netns={} options:ifname=eth0",
+        outside.path().display()
+    ))?;
+    outside.configure("eth0", BEYOND.on_link())?;
+    outside.loopback(internet)?;
+    for ip in FAMILIES {
+        node.default_route(BEYOND.of(ip))?;
+    }
+    route_outside(daemon, true)
+}
+
+fn route_outside(daemon: &Daemon, there: bool) -> anyhow::Result<()> {
+    for ip in FAMILIES {
+        let (link, all) = match ip {
+            Ip::V4 => ("192.0.2.0/24", "0.0.0.0/0"),
+            Ip::V6 => ("2001:db8::/64", "::/0"),
+        };
+        if there {
+            daemon.vsctl(&format!("route/add br-pods {link} dev up"))?;
+            daemon.vsctl(&format!("route/add br-pods {all} dev up via {}", BEYOND.of(ip)))?;
+        } else {
+            daemon.vsctl(&format!("route/del br-pods {all}"))?;
+            daemon.vsctl(&format!("route/del br-pods {link}"))?;
         }
     }
+    Ok(())
+}
+
+/// The node.
+pub(super) fn node_manifest() -> String {
+    let [v4, v6] = FAMILIES.map(|ip| NODE.of(ip));
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: node-a}}\n\
+         spec: {{podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, \"fd00:244:1::/64\"]}}\n\
+         status: {{addresses: [{{type: InternalIP, address: \"{v4}\"}}, {{type: InternalIP, address: \"{v6}\"}}]}}\n"
+    )
 }
 
 /// The node, the namespace, and a pod of the host's network.
 fn node_manifests() -> String {
     let [v4, v6] = FAMILIES.map(|ip| NODE.of(ip));
+    let node = node_manifest();
     format!(
-        "apiVersion: v1\nkind: Node\nmetadata: {{name: node-a}}\n\
-         spec: {{podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, \"fd00:244:1::/64\"]}}\n\
-         status: {{addresses: [{{type: InternalIP, address: \"{v4}\"}}, {{type: InternalIP, address: \"{v6}\"}}]}}\n\
-         ---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: default}}\n\
+        "{node}---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: default}}\n\
          ---\napiVersion: v1\nkind: Pod\nmetadata: {{name: agent, namespace: default, labels: {{app: agent}}}}\n\
          spec: {{nodeName: node-a, hostNetwork: true, containers: [{{name: main, image: none}}]}}\n\
          status: {{phase: Running, podIP: \"{v4}\", podIPs: [{{ip: \"{v4}\"}}, {{ip: \"{v6}\"}}], \

@@ -5,14 +5,19 @@ use crate::daemon::Daemon;
 use crate::host::Host;
 
 mod cluster;
+mod grid;
 pub mod in_memory;
 pub mod node;
+pub mod policy_matrix;
 pub mod services;
+mod tenants;
+pub mod three_tier;
 pub mod two_pods;
 mod ways;
 
 /// All labs, in the order in which `all` runs them.
-pub const LABS: &[&LabDef] = &[&two_pods::LAB, &node::LAB, &services::LAB, &in_memory::LAB];
+pub const LABS: &[&LabDef] =
+    &[&two_pods::LAB, &node::LAB, &services::LAB, &three_tier::LAB, &policy_matrix::LAB, &in_memory::LAB];
 
 /// Other names of labs. `k1` is the lab that a first run shows.
 pub const ALIASES: &[(&str, &str)] = &[("k1", "two-pods")];

@@ -6,9 +6,9 @@
 //!
 //! | look | for the memory of |
 //! |---|---|
-//! | 0 | the connection of its tuple, the sender's endpoint, the service's row |
+//! | 0 | the connection of its tuple, the sender's endpoint, the service's row, the sender as policies see it |
 //! | 1, 2 | the service, its backends |
-//! | 3 | the backend's endpoint, the connection of the answers |
+//! | 3 | the backend as policies see it, its endpoint, the connection of the answers |
 //!
 //! Nothing is decided here, noted or remembered: a look that is wrong costs time.
 
@@ -24,7 +24,9 @@ use crate::probe;
 use crate::resolve::tracking::Carried;
 
 /// Times that a burst is gone through.
-const LOOKS: usize = 4;
+const LOOKS: usize = LAST_LOOK + 1;
+/// The look at which a service's backend is known.
+pub const LAST_LOOK: usize = 3;
 /// Fewer packets than these do not hide what one waits for.
 const FEWEST: usize = 4;
 

@@ -179,7 +179,7 @@ fn v5_packets_of_a_known_connection_do_not_count() {
 
 /// What a trace says of the service.
 fn note(bench: &Bench, frame: &[u8]) -> String {
-    trace(&bench.program, &bench.live, PortId(A), frame, bench.now).decided_by
+    trace(&bench.program, &bench.live, (PortId(A), frame), false, bench.now).decided_by
 }
 
 #[test]

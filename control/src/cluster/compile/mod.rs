@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A change of objects costs what it touches. What the switch has follows from the objects, the bridge's ports and the
-//! settings alone, never from their history: see the property at the foot of `tests.rs`.
+//! settings alone, never from their history: see the property in `tests/history.rs`.
 //!
 //! Worked example: an EndpointSlice of service `default/web` loses an endpoint. `Changed::Slice` names the slice, the
 //! slice its service; the service's claims are computed anew from its slices, the one port whose backends differ is a
@@ -444,6 +444,11 @@ impl Compiler {
     /// The service that has a key, if one does.
     pub(crate) fn service_at(&self, key: &ServiceKey) -> Option<(&Named, &api::Service)> {
         Some((&self.told.services.claimants(key).next()?.id, self.told.services.told().get(key)?))
+    }
+
+    /// Guards of ports that the switch has.
+    pub(crate) fn guards(&self) -> &BTreeMap<PortId, Guard> {
+        self.told.guards.told()
     }
 
     /// Endpoints that the switch has.

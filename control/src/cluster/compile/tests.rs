@@ -7,9 +7,8 @@ use std::sync::Arc;
 use api::{
     Bridge, BridgeId, Change, Choice, Delta, EndpointKind, Hop, MacAddr, Port, PortId, Proto, Transaction, Vlan,
 };
-use proptest::prelude::*;
 
-use super::binding::{Attached, NodeContext};
+use super::binding::{Attached, Bound, NodeContext};
 use super::{Compiler, everything};
 use crate::cluster::model::{
     Changed, Cidrs, Distribution, External, Family, Hints, Ingress, Named, Node, Objects, Pod, Policy, Service,
@@ -18,7 +17,10 @@ use crate::cluster::model::{
 use crate::fake::FakeSwitch;
 use crate::{NodePortAddresses, NodeSettings, Switch};
 
+mod history;
+mod load;
 mod places;
+mod policies;
 mod sets;
 
 const BRIDGE: BridgeId = BridgeId(1);
@@ -150,6 +152,11 @@ fn attached(number: u16) -> Attached {
     Attached { port: PortId(number), mac: MacAddr([2, 0, 0, 0, 0, u8::try_from(number).unwrap()]) }
 }
 
+fn bound(number: u16) -> Bound {
+    let Attached { port, mac } = attached(number);
+    Bound { port, mac: Some(mac), spoof: true }
+}
+
 /// The bridge with LOCAL as port 1; pods `p2` and so on are bound to the ports of that number.
 fn context(pods: &[u16], uplink: Option<u16>) -> NodeContext {
     NodeContext {
@@ -157,6 +164,7 @@ fn context(pods: &[u16], uplink: Option<u16>) -> NodeContext {
         local: Some(attached(1)),
         uplink: uplink.map(PortId),
         pods: pods.iter().map(|&number| (named(&format!("p{number}")), attached(number))).collect(),
+        bound: pods.iter().map(|&number| (named(&format!("p{number}")), vec![bound(number)])).collect(),
         ..NodeContext::default()
     }
 }
@@ -548,272 +556,4 @@ fn without_the_bridge_there_are_services_and_nothing_that_names_it() {
     assert_eq!((world.switch.routers.len(), world.switch.routes.len(), world.switch.endpoints.len()), (1, 1, 2));
     world.rebind(None);
     assert_eq!((world.switch.routers.len(), world.switch.routes.len(), world.switch.endpoints.len()), (0, 0, 0));
-}
-
-type Endpoints = Vec<(u8, bool, bool, Whereabouts)>;
-
-/// Of an endpoint: its node, the zone and the node that it is hinted for, as numbers.
-type Whereabouts = (u8, Option<u8>, Option<u8>);
-
-/// Of a node: its address, its zone, its external address, as numbers.
-type Machine = (u8, Option<u8>, Option<u8>);
-
-/// What of a service is for clients from beyond, and its policies.
-#[derive(Clone, Debug)]
-struct Reach {
-    balanced: bool,
-    node_port: Option<u8>,
-    /// One of few, so that they meet: those of nodes and cluster addresses among them.
-    ips: Vec<u8>,
-    ingress: Vec<(u8, bool)>,
-    sources: Vec<u8>,
-    local: (bool, bool),
-    check: Option<u8>,
-    affinity: Option<u32>,
-    created: Option<i64>,
-}
-
-fn reach() -> impl Strategy<Value = Reach> {
-    use proptest::{collection::vec, option::of};
-    let places = (of(0..2u8), vec(0..5u8, 0..3), vec((0..5u8, any::<bool>()), 0..2), vec(0..6u8, 0..3));
-    let rest = (any::<(bool, bool)>(), of(0..2u8), of(1..3u32), of(0..2i64));
-    (any::<bool>(), places, rest).prop_map(|(balanced, (node_port, ips, ingress, sources), rest)| {
-        let (local, check, affinity, created) = rest;
-        Reach { balanced, node_port, ips, ingress, sources, local, check, affinity, created }
-    })
-}
-
-impl Reach {
-    /// A service that is reached so.
-    fn give(&self, mut made: Service) -> Service {
-        let policy = |local| if local { Policy::Local } else { Policy::Cluster };
-        let address =
-            |n: &u8| ip(["192.168.0.1", "192.168.0.2", "10.96.0.1", "203.0.113.1", "2001:db8::1"][usize::from(*n)]);
-        let range = |n: &u8| {
-            let ranges = ["192.168.0.0/31", "192.168.0.2/32", "198.51.100.0/24", "0.0.0.0/0", "2001:db8::/32", "::/0"];
-            ranges[usize::from(*n)].parse().unwrap()
-        };
-        if made.kind == ServiceKind::ClusterIp && self.balanced {
-            made.kind = ServiceKind::LoadBalancer;
-            let number = |n: u8| 30000 + u16::from(n);
-            if let (Some(port), Some(n)) = (made.ports.first_mut(), self.node_port) {
-                port.node_port = Some(number(n));
-            }
-            let ingress = |(n, proxied): &(u8, bool)| Ingress { address: address(n), proxied: *proxied };
-            made.external.ingress = self.ingress.iter().map(ingress).collect();
-            made.external.sources = self.sources.iter().map(range).collect();
-            made.external.health_port = self.check.map(|n| 32000 + u16::from(n));
-        }
-        made.external.ips = self.ips.iter().map(address).collect();
-        made.external.policy = policy(self.local.0);
-        made.internal_policy = policy(self.local.1);
-        (made.affinity, made.created) = (self.affinity, self.created);
-        made
-    }
-}
-
-/// One thing that happens. Names and addresses are few, so that they meet.
-#[derive(Clone, Debug)]
-enum Step {
-    /// Its podCIDR; its address, zone and external address; whether it is being deleted.
-    Node(u8, Option<(u8, Machine, bool)>),
-    Pod(u8, Option<(u8, bool)>),
-    Service(u8, Option<(u8, u8, bool, Reach)>),
-    /// Its service, and its endpoints: the last octet, ready, terminating, whereabouts.
-    Slice(u8, Option<(u8, Endpoints)>),
-    Cidr(Option<u8>),
-    Context(Option<(Vec<u16>, Option<u16>)>),
-    Refuse,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    use proptest::{collection::vec, option::of};
-    prop_oneof![
-        (0..3u8, of((0..3u8, (0..3u8, of(0..2u8), of(0..2u8)), any::<bool>())))
-            .prop_map(|(name, node)| Step::Node(name, node)),
-        (2..5u8, of((1..5u8, any::<bool>()))).prop_map(|(name, pod)| Step::Pod(name, pod)),
-        (0..3u8, of((0..3u8, 0..4u8, prop::bool::weighted(0.2), reach())))
-            .prop_map(|(name, service)| Step::Service(name, service)),
-        (0..4u8, of((0..3u8, vec((1..6u8, any::<bool>(), any::<bool>(), (0..3u8, of(0..2u8), of(0..3u8))), 0..5))))
-            .prop_map(|(name, slice)| Step::Slice(name, slice)),
-        of(0..3u8).prop_map(Step::Cidr),
-        of((vec(2..5u16, 0..3), of(5..7u16))).prop_map(Step::Context),
-        Just(Step::Refuse),
-    ]
-}
-
-impl World {
-    /// Let a step happen to the objects; says what changed.
-    fn happen(&mut self, step: &Step) -> Option<Changed> {
-        fn put<K: Ord + Clone, T>(map: &mut BTreeMap<K, Arc<T>>, key: &K, object: Option<T>) {
-            match object {
-                Some(object) => map.insert(key.clone(), Arc::new(object)),
-                None => map.remove(key),
-            };
-        }
-        let objects = &mut self.objects;
-        Some(match step {
-            Step::Node(name, made) => {
-                let name: Arc<str> = format!("n{name}").into();
-                let made = made.as_ref().map(|(cidr, (address, zone, external), leaving)| {
-                    let zone = zone.map(|zone| ("topology.kubernetes.io/zone".into(), format!("z{zone}").into()));
-                    let bare = node(
-                        &name,
-                        &[&format!("10.244.{cidr}.0/24")],
-                        &[&format!("192.168.0.{}", address + 1), "2001:db8::7"],
-                    );
-                    Node {
-                        labels: zone.into_iter().collect(),
-                        external: external.iter().map(|n| ip(&format!("203.0.113.{n}"))).collect(),
-                        leaving: leaving.then_some("is being deleted"),
-                        ..bare
-                    }
-                });
-                put(&mut objects.nodes, &name, made);
-                Changed::Node(name)
-            }
-            Step::Pod(name, made) => {
-                let name = format!("p{name}");
-                let made = made.map(|(last, finished)| Pod { finished, ..pod(&name, &format!("10.244.1.{last}")) });
-                put(&mut objects.pods, &named(&name), made);
-                Changed::Pod(named(&name))
-            }
-            Step::Service(name, made) => {
-                let name = format!("s{name}");
-                let made = made.as_ref().map(|(last, ports, headless, reach)| {
-                    let kind = if *headless { ServiceKind::Headless } else { ServiceKind::ClusterIp };
-                    let all = [("a", Proto::Tcp, 80), ("b", Proto::Tcp, 81), ("c", Proto::Udp, 80)];
-                    let ports = &all[..usize::from(*ports)];
-                    let addresses = [&format!("10.96.0.{last}"), "fd00:96::1"];
-                    reach.give(Service { kind, ..service(&name, &addresses, ports) })
-                });
-                put(&mut objects.services, &named(&name), made);
-                Changed::Service(named(&name))
-            }
-            Step::Slice(name, made) => {
-                let name = format!("e{name}");
-                self.unlink(&named(&name));
-                if let Some((of, endpoints)) = made {
-                    let of = format!("s{of}");
-                    let endpoints: Vec<_> = endpoints
-                        .iter()
-                        .map(|(last, ready, terminating, (node, zone, of_node))| {
-                            let letter = |flag: &bool, letter| if *flag { letter } else { "" };
-                            let conditions = format!("s{}{}", letter(ready, "r"), letter(terminating, "t"));
-                            let zone = zone.map(|zone| format!(" zone=z{zone}")).unwrap_or_default();
-                            let of_node = of_node.map(|node| format!(" node=n{node}")).unwrap_or_default();
-                            format!("10.244.1.{last} {conditions} @n{node}{zone}{of_node}")
-                        })
-                        .collect();
-                    let endpoints: Vec<_> = endpoints.iter().map(String::as_str).collect();
-                    let made = slice(&name, &of, &[("a", Proto::Tcp, 8080), ("c", Proto::Udp, 53)], &endpoints);
-                    self.objects.slices_of.entry(named(&of)).or_default().insert(named(&name));
-                    self.objects.slices.insert(named(&name), Arc::new(made));
-                }
-                Changed::Slice(named(&name))
-            }
-            Step::Cidr(made) => {
-                let name: Arc<str> = "kubernetes".into();
-                let prefixes = |n: &u8| vec![format!("10.{}.0.0/16", 96 + n).parse().unwrap()];
-                let made = made.as_ref().map(|n| Cidrs { name: name.clone(), prefixes: prefixes(n) });
-                put(&mut objects.service_cidrs, &name, made);
-                Changed::ServiceCidr(name)
-            }
-            Step::Context(_) | Step::Refuse => return None,
-        })
-    }
-}
-
-/// Everything a switch has.
-fn sum(switch: &FakeSwitch) -> impl PartialEq + std::fmt::Debug + use<> {
-    let FakeSwitch { ports, routers, endpoints, neighbors, routes, services, ranges, checks, eligibility, .. } = switch;
-    (
-        ports.clone(),
-        routers.clone(),
-        endpoints.clone(),
-        neighbors.clone(),
-        (routes.clone(), services.clone(), ranges.clone(), checks.clone(), eligibility.clone()),
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    #[test]
-    fn what_the_switch_has_follows_from_the_objects_and_not_from_their_history(
-        steps in proptest::collection::vec(step(), 1..40),
-        everywhere in any::<bool>(),
-    ) {
-        let node_ports = match everywhere {
-            true => NodePortAddresses::Within(vec!["0.0.0.0/0".parse().unwrap()]),
-            false => NodePortAddresses::Primary,
-        };
-        let settings = NodeSettings { node_ports, ..settings() };
-        let mut world = World::of(&settings);
-        world.rebind(Some(context(&[2, 3], None)));
-        let mut bound = Some(context(&[2, 3], None));
-        for step in steps {
-            world.switch.refuse = matches!(step, Step::Refuse);
-            if let Step::Context(at) = &step {
-                bound = at.as_ref().map(|(pods, uplink)| context(pods, *uplink));
-            }
-            let changed = world.happen(&step).into_iter().collect();
-            let mut changes = world.compiler.update(&world.objects, &changed);
-            if world.switch.refuse {
-                // What is refused must come again, whatever it was: let it be everything.
-                changes.extend(world.compiler.rebind(None));
-            }
-            let transaction = Transaction { changes };
-            let refused = world.switch.apply(&transaction);
-            prop_assert_eq!(refused.is_err(), world.switch.refuse, "{:?}", refused);
-            if world.switch.refuse {
-                world.compiler.undo(transaction.changes);
-                world.switch.refuse = false;
-            }
-            world.rebind(bound.clone());
-
-            let mut fresh = World::of(&settings);
-            let changes = fresh.compiler.update(&world.objects, &everything(&world.objects));
-            fresh.tell(changes);
-            fresh.rebind(bound.clone());
-            prop_assert_eq!(sum(&world.switch), sum(&fresh.switch), "{:?}", step);
-        }
-    }
-}
-
-/// 10,000 services with 25 endpoints each, and one slice of 100: prints what they cost.
-#[test]
-#[ignore = "a measurement: cargo test --release -p control --lib -- --ignored --nocapture full_load"]
-fn full_load_and_one_changed_slice_are_measured() {
-    let mut world = World::new();
-    let port = [("http", Proto::Tcp, 8080)];
-    let address = |n: usize, i: usize| format!("10.{}.{}.{}", 128 + n / 256 / 4, n % 256, (n / 256 % 4) * 60 + i);
-    for n in 0..10_000 {
-        let name = format!("service-{n}");
-        let made = service(&name, &[&format!("10.96.{}.{}", n / 256, n % 256)], &[("http", Proto::Tcp, 80)]);
-        let addresses: Vec<_> = (0..25).map(|i| address(n, i)).collect();
-        let made_slice = slice(&format!("{name}-x"), &name, &port, &addresses.iter().map(|a| &**a).collect::<Vec<_>>());
-        world.objects.services.insert(made.id.clone(), Arc::new(made));
-        world.objects.slices_of.insert(named(&name), [made_slice.id.clone()].into());
-        world.objects.slices.insert(made_slice.id.clone(), Arc::new(made_slice));
-    }
-    let all = everything(&world.objects);
-    let start = std::time::Instant::now();
-    let changes = world.compiler.update(&world.objects, &all);
-    println!("full load: {:?}, {} changes", start.elapsed(), changes.len());
-    let addresses: Vec<_> = (0..100).map(|i| address(9, i)).collect();
-    let addresses: Vec<_> = addresses.iter().map(|a| &**a).collect();
-    let mut worst = std::time::Duration::ZERO;
-    let mut sum = std::time::Duration::ZERO;
-    for round in 0..100 {
-        let made = slice("service-9-x", "service-9", &port, &addresses[round % 2..]);
-        let changed = BTreeSet::from([Changed::Slice(made.id.clone())]);
-        world.objects.slices.insert(made.id.clone(), Arc::new(made));
-        let start = std::time::Instant::now();
-        let changes = world.compiler.update(&world.objects, &changed);
-        let took = start.elapsed();
-        assert_eq!(changes.len(), 1);
-        (worst, sum) = (worst.max(took), sum + took);
-    }
-    println!("one slice of 100 endpoints: {:?} on average, {worst:?} at worst", sum / 100);
 }

@@ -76,23 +76,26 @@ fn is_qualified(text: &str) -> bool {
 /// Labels, or a selector.
 pub(crate) fn labels(field: &str, labels: &Labels) -> Checked<()> {
     for (key, value) in labels {
-        let name = match key.split_once('/') {
-            None => Some(&key[..]),
-            Some((prefix, name)) => subdomain("", prefix).is_ok().then_some(name),
-        };
-        if !name.is_some_and(is_qualified) {
-            return Err(fault(
-                field,
-                key,
-                "must be a key: [PREFIX/]NAME, the name 1 to 63 of A-Z, a-z, 0-9, '-', '_', '.'",
-            ));
-        }
-        if !value.is_empty() && !is_qualified(value) {
-            let field = format!("{field}[{}]", shown(key));
-            return Err(fault(field, value, "must be up to 63 of A-Z, a-z, 0-9, '-', '_', '.'"));
-        }
+        label_key(field, key)?;
+        label_value(&format!("{field}[{}]", shown(key)), value)?;
     }
     Ok(())
+}
+
+/// The key of a label.
+pub(crate) fn label_key(field: &str, key: &str) -> Checked<()> {
+    const RULE: &str = "must be a key: [PREFIX/]NAME, the name 1 to 63 of A-Z, a-z, 0-9, '-', '_', '.'";
+    let name = match key.split_once('/') {
+        None => Some(key),
+        Some((prefix, name)) => subdomain("", prefix).is_ok().then_some(name),
+    };
+    if name.is_some_and(is_qualified) { Ok(()) } else { Err(fault(field, key, RULE)) }
+}
+
+/// The value of a label.
+pub(crate) fn label_value(field: &str, value: &str) -> Checked<()> {
+    const RULE: &str = "must be up to 63 of A-Z, a-z, 0-9, '-', '_', '.'";
+    if value.is_empty() || is_qualified(value) { Ok(()) } else { Err(fault(field, value, RULE)) }
 }
 
 /// A port.
@@ -146,6 +149,11 @@ pub(crate) fn prefix(field: impl Display, value: &str) -> Checked<IpNet> {
 pub(crate) fn range(field: impl Display, value: &str) -> Checked<IpNet> {
     let net = address::prefix(value.trim());
     net.ok_or_else(|| fault(field, value, "must be a prefix such as 192.0.2.0/24 or ::/0"))
+}
+
+/// A prefix of any addresses, exactly as it is written.
+pub(crate) fn cidr(field: impl Display, value: &str) -> Checked<IpNet> {
+    address::prefix(value).ok_or_else(|| fault(field, value, "must be a prefix such as 10.0.0.0/8 or fd00::/8"))
 }
 
 /// At most two, of different families.

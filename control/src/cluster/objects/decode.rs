@@ -12,16 +12,23 @@ use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::check::{self, Checked, shown};
 use super::kind::{Kind, KindDef};
 use super::{Key, Texts};
 use crate::cluster::model::{Cidrs, ClusterPolicy, Labels, Named, NetworkPolicy, Node, Pod, Service, Slice, Text};
 
+mod cluster_policy;
 mod node;
 mod pod;
+mod policy;
+mod selector;
 mod service;
 mod slice;
+
+/// The label of every namespace whose value is its name.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// An object, checked by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,13 +152,19 @@ fn object(kind: Kind, json: &str, id: Named, texts: &mut Texts) -> Checked<Objec
         Kind::Node => Object::Node(Arc::new(node::node(typed(json)?, id.name, texts)?)),
         Kind::Namespace => {
             let namespace: core::Namespace = typed(json)?;
-            Object::Namespace(id.name, labels(&namespace.metadata, texts)?)
+            let mut labels = labels(&namespace.metadata, texts)?;
+            // As the API server sets it, whatever the manifest says (rule N10).
+            labels.insert(texts.of(NAME_LABEL), id.name.clone());
+            Object::Namespace(id.name, labels)
         }
         Kind::Pod => Object::Pod(Arc::new(pod::pod(typed(json)?, id, texts)?)),
         Kind::Service => Object::Service(Arc::new(service::service(typed(json)?, id, texts)?)),
         Kind::EndpointSlice => Object::Slice(Arc::new(slice::slice(typed(json)?, id, texts)?)),
         Kind::ServiceCidr => Object::Cidrs(Arc::new(cidrs(typed(json)?, id.name)?)),
-        Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => return Err("kind: is not read yet".to_owned()),
+        Kind::NetworkPolicy => Object::Policy(Arc::new(policy::policy(typed(json)?, id, texts)?)),
+        Kind::ClusterNetworkPolicy => {
+            Object::ClusterPolicy(Arc::new(cluster_policy::cluster_policy(typed(json)?, id.name, texts)?))
+        }
     })
 }
 
@@ -190,12 +203,37 @@ fn typed<T: DeserializeOwned>(json: &str) -> Checked<T> {
 /// Read a type; what it has no field for does not matter.
 fn typed_loosely<T: DeserializeOwned>(json: &str) -> Checked<T> {
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json)).map_err(|error| {
-        let path = error.path().to_string();
-        let why = error.into_inner().to_string();
-        let why = why.split(" at line ").next().unwrap_or(&why);
-        let why: String = why.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if path == "." { why } else { format!("{}: {why}", path.chars().take(200).collect::<String>()) }
+        let (path, why) = place(error);
+        if path.is_empty() { why } else { format!("{path}: {why}") }
     })
+}
+
+/// Read a part of an object. What there is no field for may matter: the path of the first is returned beside it.
+fn typed_part<T: DeserializeOwned>(field: &str, value: &Value) -> Checked<(T, Option<String>)> {
+    let mut unknown = None;
+    let read = serde_ignored::deserialize(value, |path| {
+        unknown.get_or_insert_with(|| joined(field, &path_of(&path)));
+    });
+    let again = |_| serde_path_to_error::deserialize(value);
+    read.or_else(again).map(|read| (read, unknown)).map_err(|error| {
+        let (path, why) = place(error);
+        format!("{}: {why}", joined(field, &path))
+    })
+}
+
+fn joined(field: &str, path: &str) -> String {
+    let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+    format!("{field}{dot}{path}")
+}
+
+/// Where an error is, and what it is.
+fn place(error: serde_path_to_error::Error<serde_json::Error>) -> (String, String) {
+    let path = error.path().to_string();
+    let why = error.into_inner().to_string();
+    let why = why.split(" at line ").next().unwrap_or(&why);
+    let why = why.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let path = if path == "." { String::new() } else { path.chars().take(200).collect() };
+    (path, why)
 }
 
 /// A path as kubectl writes it.

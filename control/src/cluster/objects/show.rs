@@ -11,7 +11,8 @@ use super::check::shown;
 use super::kind::{KINDS, Kind, KindDef};
 use crate::Refusal;
 use crate::cluster::Wanted;
-use crate::cluster::model::{Changed, Named, Node, Pod, Service, ServiceKind, Slice, Text};
+use crate::cluster::model::{Changed, ClusterPolicy, Named, NetworkPolicy, Node, Pod, Requirement, Selector, Service};
+use crate::cluster::model::{ServiceKind, Slice, Test, Text, Tier};
 
 /// What is said where there is nothing; kubectl's word.
 const NONE: &str = "<none>";
@@ -157,7 +158,8 @@ fn table(store: &Store, def: &KindDef, keys: &[Changed], wide: bool, every_names
         Kind::Service => (&["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)"], &["SELECTOR"]),
         Kind::EndpointSlice => (&["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "MANAGED-BY"], &["SERVICE"]),
         Kind::ServiceCidr => (&["NAME", "CIDRS"], &[]),
-        Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => (&["NAME"], &[]),
+        Kind::NetworkPolicy => (&["NAME", "POD-SELECTOR"], &["POLICY-TYPES", "INGRESS-RULES", "EGRESS-RULES"]),
+        Kind::ClusterNetworkPolicy => (&["NAME", "TIER", "PRIORITY"], &["INGRESS-RULES", "EGRESS-RULES"]),
     };
     let with_namespace = every_namespace && def.namespaced;
     let width = headings.len() + if wide { more.len() } else { 0 };
@@ -184,7 +186,10 @@ fn cells_of(store: &Store, key: &Changed, wide: bool) -> Vec<String> {
         Changed::Service(id) => objects.services.get(id).map_or_else(none, |service| of_service(service)),
         Changed::Slice(id) => objects.slices.get(id).map_or_else(none, |slice| of_slice(store, key, slice, wide)),
         Changed::ServiceCidr(name) => objects.service_cidrs.get(name).map_or_else(none, |c| vec![list(&c.prefixes)]),
-        Changed::Policy(_) | Changed::ClusterPolicy(_) => none(),
+        Changed::Policy(id) => objects.policies.get(id).map_or_else(none, |policy| of_policy(policy)),
+        Changed::ClusterPolicy(name) => {
+            objects.cluster_policies.get(name).map_or_else(none, |policy| of_cluster(policy))
+        }
     }
 }
 
@@ -252,6 +257,37 @@ fn managed_by(text: &str) -> Option<String> {
     let value: Value = serde_json::from_str(text).ok()?;
     let label = value.pointer("/metadata/labels/endpointslice.kubernetes.io~1managed-by")?;
     label.as_str().map(str::to_owned)
+}
+
+fn of_policy(policy: &NetworkPolicy) -> Vec<String> {
+    let NetworkPolicy { id: _, subjects, ingress, egress } = policy;
+    let directions = [("Ingress", ingress), ("Egress", egress)];
+    let types: Vec<_> = directions.iter().filter(|(_, rules)| rules.is_some()).map(|(name, _)| *name).collect();
+    let count =
+        |rules: &Option<Vec<_>>| rules.as_ref().map_or_else(|| NONE.to_owned(), |rules| rules.len().to_string());
+    vec![selector(subjects), list(&types), count(ingress), count(egress)]
+}
+
+fn of_cluster(policy: &ClusterPolicy) -> Vec<String> {
+    let tier = match policy.tier {
+        Tier::Admin => "Admin",
+        Tier::Baseline => "Baseline",
+    };
+    let (ingress, egress) = (policy.ingress.len(), policy.egress.len());
+    vec![tier.to_owned(), policy.priority.to_string(), ingress.to_string(), egress.to_string()]
+}
+
+/// A selector as kubectl writes it.
+fn selector(selector: &Selector) -> String {
+    let some_of = |values: &[Text]| values.iter().map(|value| &**value).collect::<Vec<_>>().join(",");
+    let one = |Requirement { key, test }: &Requirement| match test {
+        Test::In(values) if values.len() == 1 => format!("{key}={}", some_of(values)),
+        Test::In(values) => format!("{key} in ({})", some_of(values)),
+        Test::NotIn(values) => format!("{key} notin ({})", some_of(values)),
+        Test::Exists => key.to_string(),
+        Test::DoesNotExist => format!("!{key}"),
+    };
+    list(&selector.0.iter().map(one).collect::<Vec<_>>())
 }
 
 fn list<T: ToString>(all: &[T]) -> String {

@@ -28,8 +28,9 @@ use crate::live::Now;
 use crate::live::connections::Tuple;
 use crate::live::denials::{Denied, Way};
 use crate::probe::cells::Touched;
-use crate::resolve::ahead::Sight;
+use crate::resolve::ahead::{LAST_LOOK, Sight};
 use crate::resolve::stage::{Next, Stage, StageDef};
+use crate::resolve::topology::Speaker;
 use crate::resolve::tracking;
 use crate::resolve::walk::Walk;
 use crate::tables::Exact;
@@ -118,6 +119,13 @@ impl Policies {
         })
     }
 
+    /// What came in where the node is is the node's. A trace may have put there what comes in nowhere here: then it is the
+    /// node's if its address is.
+    fn is_of_the_node(&self, walk: &mut Walk<'_>, src: IpAddr) -> bool {
+        let Some(router) = walk.router.filter(|router| router.local == Some(walk.key.in_port())) else { return false };
+        !walk.everywhere || walk.topology.speaker(router, src, &mut walk.asked) == Speaker::Node
+    }
+
     fn first(&self, walk: &mut Walk<'_>, opening: &Opening) -> Next {
         let (bridge, in_port, everywhere) = (walk.bridge, walk.key.in_port(), walk.everywhere);
         let source = self.subjects.get(AddressKey { bridge, address: opening.src }, &mut walk.asked);
@@ -134,9 +142,7 @@ impl Policies {
                 return Next::Drop(DropReason::PolicyEgress);
             }
         }
-        let local = walk.router.and_then(|router| router.local);
-        // A pod that is not attached here, and is traced, comes in somewhere else in truth.
-        let of_the_node = local == Some(in_port) && !(everywhere && source.is_some());
+        let of_the_node = self.is_of_the_node(walk, opening.src);
         if let Some(subject) = destination.filter(|subject| everywhere || subject.port.is_some())
             && let Some(id) = subject.ingress
             && !of_the_node
@@ -190,10 +196,14 @@ impl Stage for Policies {
     }
 
     fn look_ahead(&self, sight: &mut Sight, look: usize, _now: Now) {
-        if look == 0 {
-            let key = AddressKey { bridge: sight.tuple.zone, address: sight.tuple.src };
-            self.subjects.prefetch(self.subjects.hash(&key));
-        }
+        // The destination is known when the service's backend is.
+        let address = match look {
+            0 => sight.tuple.src,
+            LAST_LOOK => sight.to.ip(),
+            _ => return,
+        };
+        let key = AddressKey { bridge: sight.tuple.zone, address };
+        self.subjects.prefetch(self.subjects.hash(&key));
     }
 
     fn stands(&self, original: &Tuple, reply: &Tuple, port: PortId, local: Option<PortId>) -> bool {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use ahash::RandomState;
 
+use crate::raw::prefetch;
+
 use super::{GROUP, WORD, Which};
 
 /// Words of a set.
@@ -111,6 +113,13 @@ impl Which for Row<'_> {
     fn set(&self, group: usize) -> Set {
         let number = self.numbers.get(group).map_or(0, |number| *number as usize);
         self.sets.get(number).copied().unwrap_or(Set::EMPTY)
+    }
+
+    #[inline]
+    fn ahead(&self, group: usize) {
+        if let Some(set) = self.numbers.get(group).and_then(|number| self.sets.get(*number as usize)) {
+            prefetch(set);
+        }
     }
 }
 

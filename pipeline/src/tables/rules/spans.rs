@@ -6,6 +6,8 @@ use super::{Build, Row, Sets};
 pub trait Point: Copy + Ord {
     /// The first of all.
     const FIRST: Self;
+    /// The last of all.
+    const LAST: Self;
     /// The one behind it; `None` behind the last.
     fn next(self) -> Option<Self>;
 }
@@ -14,6 +16,7 @@ macro_rules! points {
     ($($number:ty),*) => {
         $(impl Point for $number {
             const FIRST: Self = 0;
+            const LAST: Self = <$number>::MAX;
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
             }
@@ -23,12 +26,47 @@ macro_rules! points {
 
 points!(u16, u32, u128);
 
+/// Keys that are compared at once.
+const KEYS: usize = 16;
+
+/// Some keys side by side; of 32 bits they are a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Node<K>([K; KEYS]);
+
 /// Rows by interval.
+///
+/// Where intervals begin is kept as a tree without pointers: the lowest level has all of them in order, each higher one the
+/// first of every node of the one below. A search compares one node a level, without a branch on what it finds.
 #[derive(Debug)]
 pub struct Spans<K> {
-    /// Where intervals begin, the first at the first value of all. Interval `i` has row `i`.
-    starts: Box<[K]>,
+    /// The highest level first. Unused places have the last of all keys.
+    levels: Box<[Box<[Node<K>]>]>,
+    /// Interval `i` has row `i`; the first begins at the first value of all.
+    len: usize,
     sets: Sets,
+}
+
+/// The levels of sorted keys, the highest first.
+fn levels<K: Point>(keys: &[K]) -> Box<[Box<[Node<K>]>]> {
+    let (mut levels, mut keys) = (Vec::new(), keys.to_vec());
+    loop {
+        let nodes: Box<[Node<K>]> = keys
+            .chunks(KEYS)
+            .map(|part| {
+                let mut node = Node([K::LAST; KEYS]);
+                node.0.iter_mut().zip(part).for_each(|(place, key)| *place = *key);
+                node
+            })
+            .collect();
+        let done = nodes.len() <= 1;
+        keys = keys.iter().step_by(KEYS).copied().collect();
+        levels.push(nodes);
+        if done {
+            levels.reverse();
+            return levels.into();
+        }
+    }
 }
 
 impl<K: Point> Spans<K> {
@@ -63,29 +101,36 @@ impl<K: Point> Spans<K> {
             }
             at = ends.peek().map(|(end, ..)| *end);
         }
-        Self { starts: starts.into(), sets: build.finish() }
+        Self { levels: levels(&starts), len: starts.len(), sets: build.finish() }
     }
 
     /// The rules that match a value.
     #[inline]
     pub fn row(&self, value: K) -> Row<'_> {
-        // The standard library's search takes no branch on what it compares.
-        let behind = self.starts.partition_point(|start| *start <= value);
-        self.sets.row(behind.saturating_sub(1) as u32)
+        let mut at = 0;
+        for level in &self.levels {
+            // Beyond the last node is what was led there by an unused place.
+            at = at.min(level.len().saturating_sub(1));
+            let Some(node) = level.get(at) else { break };
+            let below: u32 = node.0.iter().map(|key| u32::from(*key <= value)).sum();
+            // The first key of a node is never beyond what was looked for in the one above.
+            at = at * KEYS + (below as usize).saturating_sub(1);
+        }
+        self.sets.row(at.min(self.len.saturating_sub(1)) as u32)
     }
 
     /// Intervals.
     pub fn len(&self) -> usize {
-        self.starts.len()
+        self.len
     }
 
     /// There is no interval: never so.
     pub fn is_empty(&self) -> bool {
-        self.starts.is_empty()
+        self.len == 0
     }
 
     /// Octets that it takes.
     pub fn octets(&self) -> usize {
-        size_of_val(&*self.starts) + self.sets.octets()
+        self.levels.iter().map(|level| size_of_val(&**level)).sum::<usize>() + self.sets.octets()
     }
 }

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::{
-    AddressKey, BridgeId, Choice, Endpoint, EndpointKind, External, Hop, MacAddr, Neighbor, PortId, Proto, Route,
-    RouteKey, Router, Service, ServiceKey, Vlan,
+    AclKey, AclPlace, AclRule, AclWay, Action, AddressKey, Block, BridgeId, Choice, Endpoint, EndpointKind, External,
+    GroupId, Guard, Hop, MacAddr, NamedPort, Neighbor, Peers, PortId, PortMatch, PortName, Ports, Proto, Route,
+    RouteKey, Router, Rule, Ruleset, RulesetId, Service, ServiceKey, Subject, Vlan,
 };
 use pipeline::checksum::{Sum, checksum};
 
@@ -29,6 +30,18 @@ const NUMBERS: [u16; 8] = [4000, 4001, 80, 81, 8080, 9090, 50_000, 50_001];
 const FLAGS: [u8; 8] = [0x02, 0x10, 0x12, 0x11, 0x04, 0x14, 0x18, 0];
 /// First chunks of SCTP packets: DATA, INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, ABORT, SHUTDOWN ACK, SHUTDOWN COMPLETE.
 const CHUNKS: [u8; 8] = [0, 1, 2, 10, 11, 6, 8, 14];
+
+/// Access lists.
+const LISTS: [&str; 8] = [
+    "2 tcp,tp_dst=80 allow-related\n1 \"\" drop",
+    "1 tcp,nw_dst=10.0.0.2 drop",
+    "2 udp,tp_dst=80-81 reject\n1 ipv6,ipv6_src=fd00::1 allow-related",
+    "1 tcp,tcp_flags=+syn-ack drop",
+    "3 icmp,icmp_type=8 drop\n2 icmp6,icmp_type=128 reject",
+    "1 ip allow-related",
+    "1 ipv6 drop",
+    "9 tcp,nw_src=10.0.0.0/30,tp_src=4000 allow\n8 tcp6,tp_dst=80 reject\n1 ip,nw_proto=47 drop",
+];
 
 /// Classes of fragments.
 const STRAY: u16 = 0x8000;
@@ -98,7 +111,20 @@ impl Octets<'_> {
     fn noun(&mut self) -> Noun {
         let what = self.next();
         let stays = what & 0xc0 != 0;
-        match what % 16 {
+        match what % 19 {
+            // Guards drop much: few of them, so that the rest is met too.
+            16 if self.of([true, false, false]) => {
+                let port = PortId(self.port());
+                Noun::Guard(port, (what & 0x80 != 0).then(|| self.guard(port)))
+            }
+            16 | 17 => {
+                let id = self.of([RulesetId(1), RulesetId(2)]);
+                Noun::Ruleset(id, stays.then(|| self.ruleset(id)))
+            }
+            18 => {
+                let key = self.key();
+                Noun::Subject(key, stays.then(|| self.subject(key)))
+            }
             0 => Noun::Bridge(self.bridge(), stays.then_some((1024, 300, false))),
             1 | 2 => {
                 let (id, bridge) = (self.port(), self.bridge());
@@ -131,12 +157,83 @@ impl Octets<'_> {
                 let prefix = self.of(["10.96.0.0/16", "fd00:96::/112", "10.96.0.0/24", "10.0.0.0/30"]);
                 Noun::ServiceRange(prefix.parse().unwrap(), stays)
             }
+            13 => {
+                let at = if self.next() & 1 == 0 {
+                    AclPlace::Bridge(self.bridge())
+                } else {
+                    AclPlace::Port(PortId(self.port()))
+                };
+                let key = AclKey { at, way: self.of([AclWay::FromPort, AclWay::ToPort]) };
+                let text = self.of(LISTS);
+                Noun::Acl(key, stays.then(|| AclRule::list(text).unwrap().into()))
+            }
             _ => {
                 let six = self.next() & 1 != 0;
                 let service = self.service(six);
                 let key = service.key;
                 Noun::Service(key, stays.then_some(service))
             }
+        }
+    }
+
+    /// Of a pod's port that is as the pod is, or not.
+    fn guard(&mut self, port: PortId) -> Guard {
+        let what = self.next();
+        let own = [false, true].map(|six| address(six, (port.0.wrapping_sub(1) & 3) as u8));
+        Guard {
+            port,
+            bridge: BR,
+            name: "pod/test/guarded".into(),
+            mac: MacAddr(mac(self.of([port.0, port.0, port.0, 9]))),
+            addresses: if what & 0x30 == 0 { [].into() } else { own.into() },
+            spoof: what & 3 == 0,
+            groups: what & 4 != 0,
+            local: self.of([None, Some(PortId(3)), Some(PortId(2))]),
+            isolated: (what & 0xc8 == 0).then(|| "a test".into()),
+        }
+    }
+
+    fn ruleset(&mut self, id: RulesetId) -> Ruleset {
+        let count = self.next() % 4;
+        let rules: Arc<[_]> = (0..count).map(|_| Arc::new(self.rule())).collect();
+        let admin = u32::from(self.next()).min(rules.len() as u32);
+        Ruleset { id, rules, admin, isolates: self.next() & 1 != 0, otherwise: "default".into() }
+    }
+
+    fn rule(&mut self) -> Rule {
+        let what = self.next();
+        let of_port = PortMatch {
+            proto: self.of([Proto::Tcp, Proto::Udp, Proto::Sctp]),
+            ports: self.of([Ports::Range(0, 65535), Ports::Range(80, 8080), Ports::Named(PortName(1))]),
+        };
+        let cidr = self.of(["10.0.0.0/30", "203.0.113.0/24", "fd00::/64", "0.0.0.0/0"]).parse().unwrap();
+        let groups = [GroupId(u32::from(what >> 4 & 3))];
+        Rule {
+            action: self.of([Action::Accept, Action::Accept, Action::Deny, Action::Pass]),
+            policy: "networkpolicy test/p".into(),
+            index: 0,
+            peers: Peers {
+                any: what & 3 == 0,
+                groups: groups.into(),
+                blocks: if what & 4 == 0 { [].into() } else { [Block { cidr, except: [].into() }].into() },
+            },
+            ports: (what & 8 != 0).then(|| [of_port].into()),
+        }
+    }
+
+    fn subject(&mut self, key: AddressKey) -> Subject {
+        let mut rules =
+            || self.of([None, Some(RulesetId(1)), Some(RulesetId(1)), Some(RulesetId(2)), Some(RulesetId(3))]);
+        let (ingress, egress) = (rules(), rules());
+        Subject {
+            key,
+            name: "pod/test/subject".into(),
+            identity: self.next().into(),
+            port: self.of([None, Some(()), Some(()), Some(())]).map(|()| PortId(self.port())),
+            groups: [GroupId(u32::from(self.next() & 3))].into(),
+            ports: [NamedPort { name: PortName(1), proto: Proto::Tcp, port: self.of([80, 8080]) }].into(),
+            ingress,
+            egress,
         }
     }
 
@@ -186,7 +283,7 @@ impl Octets<'_> {
             gateways: gateways.iter().map(|text| text.parse().unwrap()).collect(),
             node: node.iter().map(|text| text.parse().unwrap()).collect(),
             uplink: self.of([Some(PortId(4)), Some(PortId(4)), Some(PortId(3)), None]),
-            local: None,
+            local: self.of([None, Some(PortId(3))]),
             snat_ports: self.of([(50_000, 50_003), (50_000, 50_000), (50_002, 50_010)]),
         }
     }

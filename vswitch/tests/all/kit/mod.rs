@@ -251,11 +251,16 @@ impl Bed {
 
     /// Delete an object.
     pub(crate) fn delete(&self, kind: &str, name: &str) {
+        self.delete_in("default", kind, name);
+    }
+
+    /// Delete an object of a namespace.
+    pub(crate) fn delete_in(&self, namespace: &str, kind: &str, name: &str) {
         let request = Request::Delete {
             manifests: Vec::new(),
             kind: Some(kind.to_owned()),
             names: vec![name.to_owned()],
-            namespace: None,
+            namespace: Some(namespace.to_owned()),
         };
         self.rows(&request);
     }

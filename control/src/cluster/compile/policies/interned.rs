@@ -96,10 +96,20 @@ impl<T: Eq + Hash> Shared<T> {
 mod tests {
     use super::*;
 
+    impl<T> Interned<T> {
+        /// The thing that has a number.
+        pub(in super::super) fn thing(&self, number: u32) -> Option<&T> {
+            self.numbers.iter().find(|(_, (its, _))| *its == number).map(|(thing, _)| thing)
+        }
+    }
+
     #[test]
     fn a_number_means_one_thing_until_the_transaction_is_through() {
         let mut numbers = Interned::default();
-        assert_eq!((numbers.acquire(&"a"), numbers.acquire(&"b"), numbers.acquire(&"a")), ((1, true), (2, true), (1, false)));
+        assert_eq!(
+            (numbers.acquire(&"a"), numbers.acquire(&"b"), numbers.acquire(&"a")),
+            ((1, true), (2, true), (1, false))
+        );
         assert_eq!((numbers.release(&"a"), numbers.release(&"a"), numbers.release(&"a")), (None, Some(1), None));
         assert_eq!(numbers.acquire(&"c"), (3, true), "1 was just freed");
         numbers.recycle();

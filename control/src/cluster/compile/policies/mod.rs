@@ -18,9 +18,7 @@ use std::sync::Arc;
 
 use api::{GroupId, NamedPort, PortName, Ruleset, RulesetId};
 
-use crate::cluster::model::{
-    ClusterPolicy, Labels, Named, Namespaces, NetworkPolicy, Node, Pod, PodSelector, Text,
-};
+use crate::cluster::model::{ClusterPolicy, Labels, Named, Namespaces, NetworkPolicy, Node, Pod, PodSelector, Text};
 
 mod guards;
 mod interned;
@@ -32,10 +30,10 @@ mod subjects;
 pub(crate) mod tests;
 
 use interned::{Interned, Shared};
-use rules::{Compiled, Resolve};
 pub(crate) use rules::Source;
-pub(crate) use rulesets::otherwise;
+use rules::{Compiled, Resolve};
 use rulesets::Rulesets;
+pub(crate) use rulesets::otherwise;
 use selectors::Selectors;
 pub(super) use subjects::{Holder, identity};
 

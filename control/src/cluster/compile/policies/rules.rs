@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::{PolicyKey, Way};
 use crate::cluster::model::{
-    ClusterPolicy, Named, Namespaces, NetworkPolicy, Node, PodSelector, PolicyPeer, PolicyPort, PolicyPorts, PolicyRule,
-    Selector, Text, Tier,
+    ClusterPolicy, Named, Namespaces, NetworkPolicy, Node, PodSelector, PolicyPeer, PolicyPort, PolicyPorts,
+    PolicyRule, Selector, Text, Tier,
 };
 
 /// A policy of either kind.
@@ -53,10 +53,9 @@ impl Source {
     /// Its pods. A NetworkPolicy selects none of another namespace (rule N25).
     pub(super) fn subjects(&self) -> PodSelector {
         match self {
-            Self::Network(policy) => PodSelector {
-                namespaces: Namespaces::Own(policy.id.namespace.clone()),
-                pods: policy.subjects.clone(),
-            },
+            Self::Network(policy) => {
+                PodSelector { namespaces: Namespaces::Own(policy.id.namespace.clone()), pods: policy.subjects.clone() }
+            }
             Self::Cluster(policy) => policy.subjects.clone(),
         }
     }

@@ -65,10 +65,7 @@ impl Rulesets {
     }
 
     /// What became of those that changed; `None` for those that went.
-    pub(super) fn settle(
-        &mut self,
-        policies: &BTreeMap<PolicyKey, Compiled>,
-    ) -> Vec<(RulesetId, Option<Ruleset>)> {
+    pub(super) fn settle(&mut self, policies: &BTreeMap<PolicyKey, Compiled>) -> Vec<(RulesetId, Option<Ruleset>)> {
         self.numbers.recycle();
         let touched = std::mem::take(&mut self.touched);
         let ruleset = |id| self.lists.get(&id).map(|list| ruleset(id, list, policies));
@@ -83,7 +80,8 @@ impl Rulesets {
 
 fn ruleset(id: RulesetId, (way, list): &List, policies: &BTreeMap<PolicyKey, Compiled>) -> Ruleset {
     let rules_of = |key: &PolicyKey| policies.get(key).and_then(|policy| policy.rules(*way)).unwrap_or_default();
-    let admin = list.iter().filter(|key| matches!(key, PolicyKey::Admin(..))).map(|key| rules_of(key).len()).sum::<usize>();
+    let admin =
+        list.iter().filter(|key| matches!(key, PolicyKey::Admin(..))).map(|key| rules_of(key).len()).sum::<usize>();
     let isolating: Vec<String> = list.iter().filter_map(PolicyKey::isolating).collect();
     Ruleset {
         id,

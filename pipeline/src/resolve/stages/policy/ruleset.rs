@@ -163,6 +163,12 @@ impl Which for Matching<'_> {
     fn set(&self, group: usize) -> Set {
         self.pods.set(group).or(&self.addresses.set(group))
     }
+
+    #[inline]
+    fn ahead(&self, group: usize) {
+        self.pods.ahead(group);
+        self.addresses.ahead(group);
+    }
 }
 
 /// Some rows, at least one.

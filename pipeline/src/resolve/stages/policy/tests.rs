@@ -263,6 +263,10 @@ fn pods_that_are_attached_elsewhere_are_asked_for_only_by_a_trace() {
         let (next, _) = trial.decide(UPLINK.0, &frame, |walk| walk.everywhere = true);
         assert_eq!(next, Next::Drop(reason));
     }
+    // A stranger that comes in nowhere here is not the node, wherever his packet is put.
+    let into = flow(6, "203.0.113.9:4000", "10.9.0.2:80", SYN);
+    let (next, _) = trial.decide(NODE.0, &into, |walk| walk.everywhere = true);
+    assert_eq!(next, Next::Drop(DropReason::PolicyIngress));
 }
 
 #[test]
