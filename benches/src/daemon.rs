@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use api::MacAddr;
 use api::request::{Manifest, Request};
 use api::rpc::Client;
@@ -28,7 +28,10 @@ impl Daemon {
         let answer = self.0.ask(&Request::Apply { manifests: manifests(text), namespace: None })?;
         // Each object is told of; one that was refused makes the figure a figure of something else.
         let told = answer.to_string();
-        ensure!(!told.contains("refused"), "an object was refused: {}", told.chars().take(500).collect::<String>());
+        if let Some(at) = told.find("refused") {
+            let around = told.get(at.saturating_sub(100)..).unwrap_or(&told);
+            bail!("an object was refused: {}", around.chars().take(500).collect::<String>());
+        }
         Ok(())
     }
 

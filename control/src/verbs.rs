@@ -144,6 +144,19 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             store.remove_neighbor(bridge, *address, switch)?;
             data(&Text::default())
         }
+        Request::AclAdd { at, way, rule, may_exist } => {
+            store.add_acl(at, *way, rule.clone(), *may_exist, switch)?;
+            data(&Text::default())
+        }
+        Request::AclDel { at, way, only } => {
+            store.remove_acls(at, *way, *only, switch)?;
+            data(&Text::default())
+        }
+        Request::AclLoad { at, way, rules } => {
+            store.load_acl(at, *way, rules.clone(), switch)?;
+            data(&Text::default())
+        }
+        Request::AclList { at } => data(&store.acls(at)?),
         Request::Services { namespace, .. } => data(&network::services(namespace.as_deref(), store.cluster(), switch)),
         Request::Policies { namespace, pod } => {
             let asked = policies::Asked { namespace: namespace.as_deref(), pod: pod.as_deref() };

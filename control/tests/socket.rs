@@ -148,6 +148,12 @@ fn every_verb_says_the_same_in_words_and_in_data() {
         ("fdb/add br0 p1 10 02:00:00:00:00:01", ""),
         ("fdb/show br0", " port  VLAN  MAC                Age\n    1    10  02:00:00:00:00:01  static\n"),
         ("fdb/del br0 10 02:00:00:00:00:01", ""),
+        ("acl-add br0 from-lport 9 tcp,nw_dst=10.0.0.0/8,tp_dst=80-89 allow-related", ""),
+        ("--may-exist acl-add br0 from-lport 9 tcp,nw_dst=10.0.0.0/8,tp_dst=80-89 drop", ""),
+        ("acl-add p1 to-lport 1 ip reject", ""),
+        ("acl-list br0", "from-lport     9 (tcp,nw_dst=10.0.0.0/8,tp_dst=80-89) allow-related\n"),
+        ("acl-del p1 to-lport 1 ip", ""),
+        ("acl-list p1", ""),
         ("fdb/flush br0", "table successfully flushed\n"),
         ("fdb/flush", "table successfully flushed\n"),
         (

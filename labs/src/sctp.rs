@@ -215,16 +215,10 @@ impl Server {
         if let Some(value) = packet.chunk(chunk::INIT).filter(|_| packet.tag == 0) {
             self.last += 1;
             let (tag, sequence) = (0x5e00_0000 | self.last, self.last << 4);
-            let numbers =
-                Numbers { client: word(value, 0), server: tag, question: word(value, 12), answer: sequence };
+            let numbers = Numbers { client: word(value, 0), server: tag, question: word(value, 12), answer: sequence };
             let cookie = numbers.cookie();
-            let parameter =
-                [&STATE_COOKIE.to_be_bytes()[..], &((COOKIE + 4) as u16).to_be_bytes(), &cookie].concat();
-            return Some(Said::Send(build(
-                ports,
-                numbers.client,
-                &[init(chunk::INIT_ACK, tag, sequence, &parameter)],
-            )));
+            let parameter = [&STATE_COOKIE.to_be_bytes()[..], &((COOKIE + 4) as u16).to_be_bytes(), &cookie].concat();
+            return Some(Said::Send(build(ports, numbers.client, &[init(chunk::INIT_ACK, tag, sequence, &parameter)])));
         }
         if let Some(cookie) = packet.chunk(chunk::COOKIE_ECHO) {
             let numbers = Numbers::of_cookie(cookie).filter(|numbers| numbers.server == packet.tag)?;

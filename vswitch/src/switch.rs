@@ -108,6 +108,8 @@ pub struct Switch {
     neighbors: BTreeMap<AddressKey, Neighbor>,
     /// What the node's kernel knows of us.
     node: Arc<Mutex<Node>>,
+    /// As in [`Options::cut_existing`].
+    cut_existing: bool,
     /// `None` for a switch whose workers are driven by the caller.
     upkeep: Option<Upkeep>,
     /// `None` for a switch that opens no sockets.
@@ -197,6 +199,7 @@ impl Switch {
             endpoints: BTreeMap::new(),
             neighbors: BTreeMap::new(),
             node: Arc::default(),
+            cut_existing: options.cut_existing,
             upkeep: None,
             web: None,
         };
@@ -430,7 +433,17 @@ impl Switch {
             let ended = live.connections.kill_where(&ends, clock::now(), &live.cells);
             tracing::debug!(ended, "connections to what is no more");
         }
+        if self.cut_existing && transaction.changes.iter().any(is_of_policy) {
+            let program = &self.publisher.current().program;
+            let ended = live.connections.kill_where(&|view| !program.stands(view), clock::now(), &live.cells);
+            tracing::debug!(ended, "connections that policies do not let through any more");
+        }
     }
+}
+
+/// It may alter what policies say of connections.
+fn is_of_policy(change: &Change) -> bool {
+    matches!(change, Change::Ruleset(_) | Change::Subject(_))
 }
 
 /// A worker with caches in memory that large pages may back.

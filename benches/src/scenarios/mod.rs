@@ -1,5 +1,6 @@
 //! What `vsbench` can measure: one file a scenario, one row in [`SCENARIOS`].
 
+pub mod acl;
 pub mod affinity;
 pub mod bridge;
 pub mod churn;
@@ -47,6 +48,7 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &service_new::UDP,
     &service_new::TCP,
     &affinity::SCENARIO,
+    &acl::SCENARIO,
     &churn::SCENARIO,
     &policy::WHOLE,
     &policy::RULES,

@@ -46,7 +46,8 @@ fn namespace(number: usize, team: usize) -> String {
 
 /// Pod `number`, of an application: its own, but while a label is changed.
 fn pod(number: usize, application: usize) -> String {
-    let [_, _, high, low] = (number as u32).to_be_bytes();
+    // The first address is the gateway's.
+    let [_, _, high, low] = (number as u32 + 2).to_be_bytes();
     let address = format!("10.{}.{high}.{low}", 1 + usize::from(number >= HERE));
     let metadata = json!({
         "name": format!("p{number}"),

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BridgeId, PortId};
 
+pub mod text;
+
 /// Key of an [`Acl`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AclKey {
@@ -74,23 +76,33 @@ pub enum AclAction {
 
 /// Facts of a packet; those that are `None` do not matter. An empty match is of every IP packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct AclMatch {
     /// IPv4 (4) or IPv6 (6).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u8>,
     /// Source; host bits are zero.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub src: Option<IpNet>,
     /// Destination; host bits are zero.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dst: Option<IpNet>,
     /// IP protocol number.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub proto: Option<u8>,
     /// First and last source port, of TCP, UDP and SCTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sport: Option<(u16, u16)>,
     /// First and last destination port, of TCP, UDP and SCTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dport: Option<(u16, u16)>,
     /// TCP flags (RFC 9293, 3.1): values and which of them matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_flags: Option<(u16, u16)>,
     /// ICMP type.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_type: Option<u8>,
     /// ICMP code.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_code: Option<u8>,
 }

@@ -29,7 +29,7 @@ const fn short(letter: char, def: OptionDef) -> OptionDef {
 }
 
 /// `--may-exist`
-pub const MAY_EXIST: OptionDef = flag("may-exist", "Do nothing if it is there already (add-br, add-port)");
+pub const MAY_EXIST: OptionDef = flag("may-exist", "Do nothing if it is there already (add-br, add-port, acl-add)");
 /// `--if-exists`
 pub const IF_EXISTS: OptionDef = flag("if-exists", "Do nothing if it is not there (del-br, del-port, get, set, clear)");
 /// `--columns COLUMN,...`

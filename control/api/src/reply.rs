@@ -18,8 +18,8 @@ mod verified;
 pub use policies::{DeniedRow, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow};
 
 pub use network::{
-    AddressKind, ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes, ServiceRow, Services,
-    Trace, TrafficPolicy,
+    AclRow, AclTable, AddressKind, ConnectionRow, Connections, Conntrack, NeighborRow, Neighbors, RouteRow, Routes,
+    ServiceRow, Services, Trace, TrafficPolicy,
 };
 pub use verified::{CounterExample, Verified};
 
@@ -303,13 +303,17 @@ pub fn text(request: &Request, answer: Value) -> Result<String, String> {
             Ok(services.table(*wide))
         }
         Request::Policies { .. } => of::<Policies>(answer),
+        Request::AclList { .. } => of::<AclTable>(answer),
         Request::Routes {} => of::<Routes>(answer),
         Request::Neighbors {} => of::<Neighbors>(answer),
         Request::Connections { .. } => of::<Connections>(answer),
         Request::DumpConntrack { .. } => of::<Conntrack>(answer),
         Request::Trace { .. } => of::<Trace>(answer),
         Request::Verify { .. } => of::<Verified>(answer),
-        Request::RouteAdd { .. }
+        Request::AclAdd { .. }
+        | Request::AclDel { .. }
+        | Request::AclLoad { .. }
+        | Request::RouteAdd { .. }
         | Request::RouteDel { .. }
         | Request::NeighAdd { .. }
         | Request::NeighDel { .. }

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::MacAddr;
 use crate::filter::Filter;
+use crate::{AclMatch, AclRule, AclWay, MacAddr};
 
 /// A request. The name of a variant's method stands beside it; its fields are the members of the params object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +95,47 @@ pub enum Request {
         bridge: String,
         /// The neighbour's address.
         address: IpAddr,
+    },
+    /// Add a rule to an access list, for good.
+    #[serde(rename = "acl-add")]
+    AclAdd {
+        /// Name of the bridge or of the port; of both, the bridge.
+        at: String,
+        /// For what goes which way.
+        way: AclWay,
+        /// The rule.
+        rule: AclRule,
+        /// It is no fault if it is there.
+        #[serde(default, skip_serializing_if = "is_false")]
+        may_exist: bool,
+    },
+    /// Take rules out of access lists.
+    #[serde(rename = "acl-del")]
+    AclDel {
+        /// Name of the bridge or of the port; of both, the bridge.
+        at: String,
+        /// Of this way; of both when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        way: Option<AclWay>,
+        /// The one of this priority and match; all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<(u16, AclMatch)>,
+    },
+    /// The access lists of a bridge or a port.
+    #[serde(rename = "acl-list")]
+    AclList {
+        /// Its name; of both, the bridge.
+        at: String,
+    },
+    /// Replace an access list at once.
+    #[serde(rename = "acl-load")]
+    AclLoad {
+        /// Name of the bridge or of the port; of both, the bridge.
+        at: String,
+        /// For what goes which way.
+        way: AclWay,
+        /// The rules, in any order of priority; of equal ones the first is asked first.
+        rules: Vec<AclRule>,
     },
     /// Services of the cluster, programmed or not.
     #[serde(rename = "services")]

@@ -3,6 +3,7 @@
 //! One slice, [`VERBS`], is the grammar: the daemon reads words by it (`ovs-appctl` sends nothing else), vsctl reads
 //! its command line by it, and help and completion are made from it.
 
+use crate::acl::{self, AclMatch, AclRule};
 use crate::filter::Filter;
 use crate::option::{
     self, ALL_NAMESPACES, COLUMNS, DPORT, FROM, IF_EXISTS, MAY_EXIST, NAMESPACE, OUTPUT, OptionDef, POD, PROTO, Read,
@@ -92,6 +93,11 @@ pub const VERBS: &[VerbDef] = &[
         Ok(Request::NeighAdd { bridge: w.at(0), address: address(&w.at(1))?, port: w.at(2), mac: mac(&w.at(3))? })),
     verb("neigh/del", "BRIDGE ADDRESS", "take a stated neighbour away", 2, 2, |w|
         Ok(Request::NeighDel { bridge: w.at(0), address: address(&w.at(1))? })),
+    VerbDef { options: &[MAY_EXIST], ..verb("acl-add", "BRIDGE|PORT from-lport|to-lport PRIORITY MATCH ACTION", "add a rule to an access list, for good; ACTION is allow, allow-related, drop or reject", 5, 5, |w|
+        Ok(Request::AclAdd { at: w.at(0), way: w.at(1).parse()?, rule: w.rule(2)?, may_exist: w.has(&MAY_EXIST) })) },
+    verb("acl-del", "BRIDGE|PORT [from-lport|to-lport [PRIORITY MATCH]]", "take rules out of access lists", 1, 4, |w|
+        Ok(Request::AclDel { at: w.at(0), way: w.opt(1).map(|way| way.parse()).transpose()?, only: w.only()? })),
+    verb("acl-list", "BRIDGE|PORT", "access lists of a bridge or a port", 1, 1, |w| Ok(Request::AclList { at: w.at(0) })),
     VerbDef { options: &[NAMESPACE, ALL_NAMESPACES, OUTPUT], ..verb("services", "[-n NAMESPACE] [-o wide]", "services of the cluster, in every namespace unless one is named", 0, 0, |w|
         Ok(Request::Services { namespace: w.namespace()?, wide: w.wide()? })) },
     VerbDef { options: &[POD, NAMESPACE, ALL_NAMESPACES], ..verb("policies", "[--pod NS/NAME] [-n NAMESPACE]", "network policies, whom they select and what they denied; with --pod: what decides for a pod", 0, 0, |w|
@@ -223,6 +229,21 @@ impl Words<'_> {
             value.parse().map_err(|_| format!("--{} {}: not a port number", option.long, shown(&value)))
         };
         self.value(option).map(number).transpose()
+    }
+
+    /// Priority, match and action.
+    fn rule(&self, first: usize) -> Result<AclRule, String> {
+        let (priority, matches) = (acl::text::priority(&self.at(first))?, self.at(first + 1).parse()?);
+        Ok(AclRule { priority, matches, action: self.at(first + 2).parse()? })
+    }
+
+    /// Priority and match of one rule.
+    fn only(&self) -> Result<Option<(u16, AclMatch)>, String> {
+        match (self.opt(2), self.opt(3)) {
+            (Some(priority), Some(matches)) => Ok(Some((acl::text::priority(&priority)?, matches.parse()?))),
+            (Some(priority), None) => Err(format!("{}: a match is needed behind the priority", shown(&priority))),
+            _ => Ok(None),
+        }
     }
 
     /// The namespace that is named, if one is.

@@ -9,15 +9,16 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CounterExample, CoverageTable, DeniedRow, DropRow,
-    Drops, Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable, Objects, Outcome, Output, Outputs,
-    PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow, PortCounters, PortCountersRow, PortRow, Ports,
-    RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort, Text, Trace, TrafficPolicy, Verified, Workers,
+    self, AclRow, AclTable, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CounterExample,
+    CoverageTable, DeniedRow, DropRow, Drops, Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable,
+    Objects, Outcome, Output, Outputs, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow,
+    PortCounters, PortCountersRow, PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort,
+    Text, Trace, TrafficPolicy, Verified, Workers,
 };
 use api::request::Manifest;
 use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};
 use api::verb::VERBS;
-use api::{Choice, MacAddr, Port, Proto, Request, Vlan};
+use api::{AclAction, AclWay, Choice, MacAddr, Port, Proto, Request, Vlan};
 use serde_json::{Value, json};
 
 fn compare(name: &str, text: &str) {
@@ -70,6 +71,12 @@ const LINES: &[&str] = &[
     "route/del br0 10.0.0.0/8",
     "neigh/add br0 10.0.0.1 p1 02:00:00:00:00:01",
     "neigh/del br0 10.0.0.1",
+    "acl-add br0 from-lport 1000 tcp,nw_src=10.0.0.0/8,tp_dst=80-89,tcp_flags=+syn-ack allow-related",
+    "acl-add --may-exist p1 to-lport 0  reject",
+    "acl-del br0",
+    "acl-del p1 to-lport",
+    "acl-del p1 to-lport 1000 icmp6,ipv6_dst=fd00::1,icmp_type=128,icmp_code=0",
+    "acl-list br0",
     "services",
     "services -A",
     "services -n default -o wide",
@@ -119,6 +126,8 @@ fn every_request_is_written_as_it_was() {
     let names = vec!["web".to_owned()];
     add("delete svc web -n prod", &Request::Delete { manifests: Vec::new(), kind, names, namespace });
     add("delete -f a.yaml", &Request::Delete { manifests, kind: None, names: Vec::new(), namespace: None });
+    let rules = api::AclRule::list("1000 udp,tp_dst=53 allow\n0 ipv6 drop\n").unwrap();
+    add("acl-load br0 from-lport FILE", &Request::AclLoad { at: "br0".into(), way: api::AclWay::FromPort, rules });
     add("capture p1", &Request::Capture { port: "p1".into() });
     for def in VERBS {
         assert!(LINES.iter().any(|line| line.split(' ').any(|word| word == def.name)), "{} has no example", def.name);
@@ -304,6 +313,14 @@ fn pod_policies() -> Policies {
     })
 }
 
+fn acls() -> AclTable {
+    let row = |way, priority, matches: &str, action| AclRow { way, priority, matches: matches.into(), action };
+    AclTable(vec![
+        row(AclWay::FromPort, 32_767, "tcp,tp_dst=80", AclAction::AllowRelated),
+        row(AclWay::ToPort, 0, "", AclAction::Drop),
+    ])
+}
+
 fn routes() -> Routes {
     let row = |prefix: &str, hop: &str, gateway: Option<&str>, port: Option<&str>, origin: &str| RouteRow {
         bridge: "br-pods".into(),
@@ -395,7 +412,7 @@ fn verified(faults: usize) -> Verified {
         pairs: 16,
         probes: 1234,
         milliseconds: 12,
-        notes: vec!["nothing can come in from beyond: the bridge has no uplink".into()],
+        notes: vec!["nothing can come in from beyond: the bridge has neither uplink nor LOCAL port".into()],
         counterexamples: vec![example; faults],
         more: if faults > 0 { 5 } else { 0 },
     }
@@ -480,6 +497,7 @@ fn every_answer_is_written_as_it_was() {
         ("services -o wide", data(&|| serde_json::to_value(services()))),
         ("policies", data(&|| serde_json::to_value(policies()))),
         ("policies --pod shop/web-0", data(&|| serde_json::to_value(pod_policies()))),
+        ("acl-list br0", data(&|| serde_json::to_value(acls()))),
         ("routes", data(&|| serde_json::to_value(routes()))),
         ("neighbors", data(&|| serde_json::to_value(neighbors()))),
         ("connections", data(&|| serde_json::to_value(Connections(connections())))),

@@ -252,3 +252,46 @@ fn objects_are_applied_shown_and_deleted_as_with_kubectl() {
     let list: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(list["items"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_file_of_access_rules_is_loaded_whole_or_not_at_all() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.run("add-br br0").0, 0);
+    let file = daemon.directory.path().join("rules");
+    let many: String =
+        (0..10_000).map(|n| format!("{} tcp,nw_src=10.{}.{}.0/24 drop\n", n % 9, n / 256, n % 256)).collect();
+    std::fs::write(&file, format!("# web first\n32767 tcp,tp_dst=80 allow-related\n{many}0 \"\" drop\n")).unwrap();
+    let load = format!("acl-load br0 from-lport {}", file.display());
+    assert_eq!(daemon.run(&load), (0, String::new(), String::new()));
+    let (_, list, _) = daemon.run("acl-list br0");
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (10_002, "from-lport 32767 (tcp,tp_dst=80) allow-related"));
+    assert_eq!(lines[10_001], "from-lport     0 () drop");
+    std::fs::write(&file, "1 ip allow\n2 ip,nw_src=10.0.0.300 drop\n").unwrap();
+    let name = file.display();
+    for (line, code, err) in [
+        (load.clone(), 1, format!("vsctl: acl-load: {name}: line 2: nw_src=10.0.0.300: not an address or a prefix\n")),
+        (
+            "acl-load br0 from-lport /nonexistent".into(),
+            1,
+            "vsctl: acl-load: /nonexistent: No such file or directory\n".into(),
+        ),
+        ("acl-load br0 sideways -".into(), 2, "vsctl: acl-load: sideways: not one of from-lport, to-lport\n".into()),
+        ("acl-load br0".into(), 2, "vsctl: 'acl-load' command requires at least 3 arguments\n".into()),
+        (
+            "acl-add br0 to-lport 1 tp_dst=80 drop".into(),
+            2,
+            "vsctl: acl-add: tp_dst=80: needs tcp, udp or sctp (or tcp6, udp6, sctp6)\n".into(),
+        ),
+        ("acl-add p9 to-lport 1 ip drop".into(), 1, "vsctl: acl-add: p9: no bridge or port named p9\n".to_owned()),
+    ] {
+        assert_eq!(daemon.run(&line), (code, String::new(), err), "{line}");
+    }
+    assert_eq!(daemon.run("acl-list br0").1.lines().count(), 10_002, "nothing was changed");
+    let mut child = daemon.command("acl-load br0 from-lport -").stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"5 icmp6 reject").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(daemon.run("acl-list br0").1, "from-lport     5 (icmp6) reject\n");
+    assert_eq!(daemon.run("acl-del br0").0, 0);
+    assert_eq!(daemon.run("acl-list br0").1, "");
+}

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use api::station::StationKey;
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Hop, Neighbor, Port, PortId, Route, RouteKey, Station, Transaction,
-    Vlan,
+    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Hop, Neighbor, Port, PortId, Route, RouteKey,
+    Station, Transaction, Vlan,
 };
 
 use crate::cluster::compile::binding::pod_of;
@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) neighbors: BTreeMap<AddressKey, Neighbor>,
     /// As `neighbors`.
     pub(crate) routes: BTreeMap<RouteKey, Route>,
+    /// None is empty.
+    pub(crate) acls: BTreeMap<AclKey, Acl>,
 }
 
 impl Config {
@@ -65,6 +67,7 @@ impl Config {
         self.stations.retain(|_, station| station.port != id);
         self.neighbors.retain(|_, neighbor| neighbor.port != id);
         self.routes.retain(|_, route| port_of(route.to) != Some(id));
+        self.acls.retain(|key, _| key.at != AclPlace::Port(id));
         self.ports.remove(&id);
     }
 
@@ -72,6 +75,11 @@ impl Config {
         self.stations.retain(|key, _| key.bridge != id);
         self.neighbors.retain(|key, _| key.bridge != id);
         self.routes.retain(|key, _| key.bridge != id);
+        let ports = &self.ports;
+        self.acls.retain(|key, _| match key.at {
+            AclPlace::Bridge(bridge) => bridge != id,
+            AclPlace::Port(port) => ports.get(&port).is_some_and(|port| port.bridge != id),
+        });
         self.ports.retain(|_, port| port.bridge != id);
         self.bridges.remove(&id);
     }
@@ -129,7 +137,29 @@ impl Config {
             }
             check_route(route).map_err(|why| format!("route {why}"))?;
         }
+        for acl in self.acls.values() {
+            let there = match acl.key.at {
+                AclPlace::Bridge(bridge) => self.bridges.contains_key(&bridge),
+                AclPlace::Port(port) => self.ports.contains_key(&port),
+            };
+            if !there || acl.rules.is_empty() {
+                return Err(format!("access list {:?}: is empty, or its bridge or port is not there", acl.key));
+            }
+            for rule in acl.rules.iter() {
+                rule.check().map_err(|why| format!("access list {:?}: {why}", acl.key))?;
+            }
+        }
         Ok(())
+    }
+
+    /// Access lists of a bridge itself, and of none of its ports.
+    pub(crate) fn acls_of_bridge(&self, id: BridgeId) -> impl Iterator<Item = &Acl> {
+        self.acls.values().filter(move |acl| acl.key.at == AclPlace::Bridge(id))
+    }
+
+    /// Access lists of a port.
+    pub(crate) fn acls_of_port(&self, id: PortId) -> impl Iterator<Item = &Acl> {
+        self.acls.values().filter(move |acl| acl.key.at == AclPlace::Port(id))
     }
 }
 
@@ -244,16 +274,18 @@ pub(crate) fn vlan(mode: Option<&str>, tag: Option<u16>, trunks: Vec<u16>) -> Re
     }
 }
 
-/// What the switch must be told to get from `old` to `new`: what goes goes first, from stations to bridges; what comes
-/// comes last, from bridges to stations.
+/// What the switch must be told to get from `old` to `new`: what goes goes first, from access lists and stations to
+/// bridges; what comes comes last, from bridges to stations and access lists.
 pub(crate) fn diff(old: &Config, new: &Config) -> Transaction {
     let mut changes = Vec::new();
+    gone(&old.acls, &new.acls, Change::Acl, &mut changes);
     gone(&old.stations, &new.stations, Change::Station, &mut changes);
     gone(&old.ports, &new.ports, Change::Port, &mut changes);
     gone(&old.bridges, &new.bridges, Change::Bridge, &mut changes);
     come(&old.bridges, &new.bridges, Change::Bridge, &mut changes);
     come(&old.ports, &new.ports, Change::Port, &mut changes);
     come(&old.stations, &new.stations, Change::Station, &mut changes);
+    come(&old.acls, &new.acls, Change::Acl, &mut changes);
     Transaction { changes }
 }
 

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use api::{Bridge, Neighbor, Port, Route, Station, reason};
+use api::{Acl, Bridge, Neighbor, Port, Route, Station, reason};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ struct Layout {
     neighbors: Vec<Neighbor>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     routes: Vec<Route>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    acls: Vec<Acl>,
 }
 
 /// The state directory, held for this daemon alone.
@@ -116,6 +118,7 @@ impl StateFile {
             stations: config.stations.values().copied().collect(),
             neighbors: config.neighbors.values().copied().collect(),
             routes: config.routes.values().cloned().collect(),
+            acls: config.acls.values().cloned().collect(),
         };
         let prepared = Prepared { file: self, temporary: self.path.with_extension("json.new"), committed: false };
         let write = || -> io::Result<()> {
@@ -164,17 +167,24 @@ fn parse(bytes: &[u8]) -> Result<Config, String> {
         return Err(format!("layout version {version} is not known here, only {VERSION}"));
     }
     let layout: Layout = serde_json::from_slice(bytes).map_err(damaged)?;
-    let counts =
-        [layout.bridges.len(), layout.ports.len(), layout.stations.len(), layout.neighbors.len(), layout.routes.len()];
+    let counts = [
+        layout.bridges.len(),
+        layout.ports.len(),
+        layout.stations.len(),
+        layout.neighbors.len(),
+        layout.routes.len(),
+        layout.acls.len(),
+    ];
     let config = Config {
         bridges: layout.bridges.into_iter().map(|bridge| (bridge.id, bridge)).collect(),
         ports: layout.ports.into_iter().map(|port| (port.id, port)).collect(),
         stations: layout.stations.into_iter().map(|station| (station.key, station)).collect(),
         neighbors: layout.neighbors.into_iter().map(|neighbor| (neighbor.key, neighbor)).collect(),
         routes: layout.routes.into_iter().map(|route| (route.key, route)).collect(),
+        acls: layout.acls.into_iter().map(|acl| (acl.key, acl)).collect(),
     };
-    let Config { bridges, ports, stations, neighbors, routes } = &config;
-    if counts != [bridges.len(), ports.len(), stations.len(), neighbors.len(), routes.len()] {
+    let Config { bridges, ports, stations, neighbors, routes, acls } = &config;
+    if counts != [bridges.len(), ports.len(), stations.len(), neighbors.len(), routes.len(), acls.len()] {
         return Err("damaged: two records with one number".to_owned());
     }
     config.check().map_err(|why| format!("damaged: {why}"))?;

@@ -19,6 +19,7 @@ use api::{BridgeId, Change, Delta, MacAddr, PortId, Transaction};
 use crate::cluster::compile::Compiler;
 use crate::{NodeSettings, Refusal, Switch};
 
+mod acl;
 mod columns;
 pub(crate) mod config;
 mod draft;
@@ -77,7 +78,8 @@ impl Store {
         let Self { config, held, cluster, .. } = self;
         held.bridges.retain(|id, why| {
             let change = config.bridges.get(id).map(|bridge| Change::Bridge(Delta::add(bridge.clone())));
-            !try_again(switch, change.into_iter().collect(), why, || config.bridge_name(*id).to_owned())
+            let acls = config.acls_of_bridge(*id).map(|acl| Change::Acl(Delta::add(acl.clone())));
+            !try_again(switch, change.into_iter().chain(acls).collect(), why, || config.bridge_name(*id).to_owned())
         });
         held.ports.retain(|id, why| {
             let Some(port) = config.ports.get(id) else { return false };
@@ -88,6 +90,7 @@ impl Store {
             let stations = config.stations.values().filter(|station| station.port == *id);
             let mut changes = vec![Change::Port(Delta::add(port.clone()))];
             changes.extend(stations.map(|station| Change::Station(Delta::add(*station))));
+            changes.extend(config.acls_of_port(*id).map(|acl| Change::Acl(Delta::add(acl.clone()))));
             let guard = network::attach(cluster, config, port);
             changes.extend(guard.clone());
             let told = try_again(switch, changes, why, || port.name.clone());
@@ -334,10 +337,16 @@ mod tests {
         store.transact(&commands, switch).map(drop)
     }
 
+    /// One of a few rules.
+    fn rule(number: u8) -> api::AclRule {
+        let priority = 6 + u16::from(number % 3);
+        api::AclRule { priority, matches: Default::default(), action: api::AclAction::Drop }
+    }
+
     fn sum(switch: &FakeSwitch) -> Config {
-        let FakeSwitch { bridges, ports, stations, .. } = switch;
-        let (bridges, ports, stations) = (bridges.clone(), ports.clone(), stations.clone());
-        Config { bridges, ports, stations, ..Config::default() }
+        let FakeSwitch { bridges, ports, stations, acls, .. } = switch;
+        let (bridges, ports, stations, acls) = (bridges.clone(), ports.clone(), stations.clone(), acls.clone());
+        Config { bridges, ports, stations, acls, ..Config::default() }
     }
 
     proptest! {
@@ -345,7 +354,7 @@ mod tests {
 
         #[test]
         fn switch_store_and_disk_agree_after_any_commands(
-            steps in proptest::collection::vec((line(), 0..5u8, 0..3u8), 1..25),
+            steps in proptest::collection::vec((line(), 0..5u8, 0..6u8), 1..25),
         ) {
             let directory = tempfile::tempdir().unwrap();
             let mut switch = FakeSwitch::default();
@@ -355,6 +364,9 @@ mod tests {
                 switch.refuse = refuse == 0;
                 let done = match kind {
                     0 => store.add_station(("br0", "p0"), 1, MacAddr([2; 6]), &mut switch),
+                    1 => store.add_acl("br1", api::AclWay::ToPort, rule(refuse), true, &mut switch),
+                    2 => store.add_acl("p1", api::AclWay::FromPort, rule(refuse), false, &mut switch),
+                    3 => store.remove_acls("p1", None, Some((7, Default::default())).filter(|_| refuse > 2), &mut switch),
                     _ => run(&mut store, &mut switch, &line),
                 };
                 switch.refuse = false;

@@ -64,8 +64,7 @@ pub(super) fn ends<'a>(ground: &Ground<'a>, oracle: &Oracle<'a>, asked: &BTreeSe
     let mut ends = Vec::new();
     for pod in ground.pods() {
         let at = ground.attached(pod);
-        // Without an uplink a pod that is elsewhere is walked for as if it came from where the node is.
-        let entrance = at.or(ground.beyond).or(ground.context.local);
+        let entrance = at.or(ground.beyond);
         let port = at.map(|at| at.port);
         ends.extend(pod.addresses.iter().map(|&address| End { address, who: Who::Pod(pod), entrance, port }));
     }

@@ -86,7 +86,8 @@ impl<'a> Ground<'a> {
             node: &settings.name,
             own,
             bridge: context.bridge,
-            beyond: context.uplink.map(|port| Attached { port, mac: STRANGER }),
+            // Where there is no uplink, probes of strangers come in where the node is, and are no node's for all that.
+            beyond: context.uplink.map(|port| Attached { port, mac: STRANGER }).or(context.local),
             ours,
             served: objects.services.values().flat_map(|service| addresses_of(service)).collect(),
         }
@@ -229,8 +230,7 @@ pub(crate) fn verify(
     };
     let only = Only { from: resolve("--from", from, false)?, to: resolve("--to", to, true)? };
     let ground = Ground::new(objects, store, context);
-    let mut findings =
-        Findings { switch, start: Instant::now(), verified: Verified::default(), said: HashSet::new() };
+    let mut findings = Findings { switch, start: Instant::now(), verified: Verified::default(), said: HashSet::new() };
     let live = Live::of(switch.programmed());
     let oracle = Oracle::new(objects);
     findings.verified.pods = ground.pods().count() as u64;

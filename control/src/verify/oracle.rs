@@ -20,8 +20,8 @@ use api::{Action, Proto};
 use ipnet::IpNet;
 
 use crate::cluster::model::{
-    ClusterPolicy, Labels, Named, Namespaces, Objects, Pod, PodSelector, PolicyPeer, PolicyPort,
-    PolicyPorts, PolicyRule, Requirement, Selector, Test, Text, Tier,
+    ClusterPolicy, Labels, Named, Namespaces, Objects, Pod, PodSelector, PolicyPeer, PolicyPort, PolicyPorts,
+    PolicyRule, Requirement, Selector, Test, Text, Tier,
 };
 
 /// Which way, seen from the pod whose policies are asked.
@@ -118,7 +118,9 @@ impl fmt::Display for Ruling<'_> {
         let verdict = if self.allow { "allow" } else { "deny" };
         match self.by {
             By::Nobody => write!(f, "{verdict}: no policy says otherwise"),
-            By::Isolated(policy) => write!(f, "{verdict}: {} isolates, and no rule lets it through", Policy::Network(policy)),
+            By::Isolated(policy) => {
+                write!(f, "{verdict}: {} isolates, and no rule lets it through", Policy::Network(policy))
+            }
             By::Itself => write!(f, "{verdict}: it is the same pod"),
             By::Rule(Asked { policy, index, .. }) => write!(f, "{verdict}: {policy} rule {index}"),
         }
@@ -258,7 +260,10 @@ impl<'a> Oracle<'a> {
     pub(super) fn selectors(&self) -> Vec<PodSelector> {
         let mut all = BTreeSet::new();
         for (id, policy) in &self.objects.policies {
-            all.insert(PodSelector { namespaces: Namespaces::Own(id.namespace.clone()), pods: policy.subjects.clone() });
+            all.insert(PodSelector {
+                namespaces: Namespaces::Own(id.namespace.clone()),
+                pods: policy.subjects.clone(),
+            });
         }
         all.extend(self.cluster.iter().map(|policy| policy.subjects.clone()));
         let peers = self.rules().flat_map(|rule| rule.peers.iter().flatten());
@@ -296,7 +301,9 @@ impl<'a> Oracle<'a> {
     fn rules(&self) -> impl Iterator<Item = &'a PolicyRule> {
         let network = self.objects.policies.values();
         let network = network.flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
-        network.chain(self.objects.cluster_policies.values().flat_map(|policy| policy.ingress.iter().chain(&policy.egress)))
+        network.chain(
+            self.objects.cluster_policies.values().flat_map(|policy| policy.ingress.iter().chain(&policy.egress)),
+        )
     }
 }
 

@@ -174,7 +174,7 @@ pub(super) fn prove<'a>(
     let classes = classes(ground, oracle, live, &all);
     findings.verified.classes = classes.len() as u64;
     if ground.beyond.is_none() && classes.iter().flat_map(|class| &class.ends).any(|end| end.port.is_none()) {
-        findings.note("nothing can come in from beyond: the bridge has no uplink");
+        findings.note("nothing can come in from beyond: the bridge has neither uplink nor LOCAL port");
     }
     let mut prover = Prover {
         ground,
@@ -205,7 +205,8 @@ pub(super) fn prove<'a>(
 fn names<'a>(classes: &'a [Class<'a>]) -> Vec<u32> {
     let mut numbers = Numbers::new();
     let mut of = |class: &'a Class<'a>| {
-        let mut ports: Vec<_> = class.first().and_then(|end| end.pod()).into_iter().flat_map(|pod| &pod.ports).collect();
+        let mut ports: Vec<_> =
+            class.first().and_then(|end| end.pod()).into_iter().flat_map(|pod| &pod.ports).collect();
         ports.sort_by(|a, b| (&a.name, a.proto, a.port).cmp(&(&b.name, b.proto, b.port)));
         let ports: Vec<_> = ports.into_iter().map(|port| (&port.name, port.proto, port.port)).collect();
         let live: Vec<_> = class.row.map_or(&[][..], |row| &row.ports).to_vec();
@@ -380,8 +381,7 @@ impl<'a> Prover<'_, 'a> {
 
 /// Whether a walk ended as it should.
 fn is_as_wanted(probe: &Probe, wanted: &Wanted<'_>, walked: &Walked) -> bool {
-    let untranslated =
-        walked.tuple.is_some_and(|tuple| (tuple.src.ip(), tuple.dst.ip()) == (probe.src, probe.dst));
+    let untranslated = walked.tuple.is_some_and(|tuple| (tuple.src.ip(), tuple.dst.ip()) == (probe.src, probe.dst));
     match (wanted.denied, walked.refused) {
         (Some(end), refused) => refused == DENIED.get(end).copied(),
         (None, None) => match wanted.to.port {

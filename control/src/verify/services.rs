@@ -104,7 +104,10 @@ fn compare(key: &ServiceKey, wanted: &Wanted, live: &Live, findings: &mut Findin
         (format!("clients of {:?}", one.sources), format!("{:?}", other.sources))
     } else {
         let rest = |w: &Wanted| {
-            format!("affinity {:?}, choice {:?}, elsewhere {}, external {}", w.affinity, w.choice, w.elsewhere, w.external)
+            format!(
+                "affinity {:?}, choice {:?}, elsewhere {}, external {}",
+                w.affinity, w.choice, w.elsewhere, w.external
+            )
         };
         (rest(one), rest(other))
     };
@@ -121,7 +124,8 @@ fn wanted(ground: &Ground<'_>) -> BTreeMap<ServiceKey, Wanted> {
     for beyond in [false, true] {
         for service in &services {
             let names = ground.objects.slices_of.get(&service.id).into_iter().flatten();
-            let slices: Vec<&Slice> = names.filter_map(|name| ground.objects.slices.get(name)).map(AsRef::as_ref).collect();
+            let slices: Vec<&Slice> =
+                names.filter_map(|name| ground.objects.slices.get(name)).map(AsRef::as_ref).collect();
             for port in &service.ports {
                 places(ground, service, port, &slices, beyond, &mut wanted);
             }

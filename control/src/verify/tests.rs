@@ -297,7 +297,10 @@ fn tiers_are_asked_in_order_and_passed_and_the_first_rule_that_matches_decides()
     let admin = |priority, rules| World::new().cluster("adm", Tier::Admin, priority, rules);
     assert_eq!(admin(5, vec![deny(blue())]).reach(), "a/x 192.0.2.1");
     assert_eq!(admin(5, vec![accept(blue()), deny(all())]).reach(), "b/x b/y 192.0.2.1");
-    assert_eq!(admin(5, vec![deny(all())]).cluster("z", Tier::Admin, 4, vec![accept(blue())]).reach(), "b/x b/y 192.0.2.1");
+    assert_eq!(
+        admin(5, vec![deny(all())]).cluster("z", Tier::Admin, 4, vec![accept(blue())]).reach(),
+        "b/x b/y 192.0.2.1"
+    );
     let isolated = |world: World| world.policy("a/p", "", Some(vec![rule(Some(vec![own("a", "")]), None)]), None);
     assert_eq!(isolated(admin(5, vec![accept(blue())])).reach(), "a/x b/x b/y", "tier Admin is before NetworkPolicies");
     let passing = || admin(5, vec![pass(blue()), deny(all())]);
@@ -358,7 +361,8 @@ fn rows_of_a_switch_that_was_told_right_hold() {
 fn a_row_that_is_wrong_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let mut bed = Bed::new(directory.path());
-    let first = |switch: &FakeSwitch| switch.endpoints.keys().find(|key| key.address.to_string() == "10.244.1.11").copied();
+    let first =
+        |switch: &FakeSwitch| switch.endpoints.keys().find(|key| key.address.to_string() == "10.244.1.11").copied();
     let key = first(&bed.switch).unwrap();
     bed.finds(|switch| drop(switch.endpoints.remove(&key)), "endpoint: 10.244.1.11: expected pod/default/p1");
     bed.finds(
@@ -382,7 +386,10 @@ fn a_row_that_is_wrong_is_named() {
         |switch| switch.subjects.values_mut().for_each(|subject| subject.port = None),
         "policy: pod/default/p1 10.244.1.11: expected attached: p1; found not here",
     );
-    bed.finds(|switch| switch.routes.clear(), "route: 10.244.1.0/24 of node/n1: expected to endpoints here; found none");
+    bed.finds(
+        |switch| switch.routes.clear(),
+        "route: 10.244.1.0/24 of node/n1: expected to endpoints here; found none",
+    );
     bed.finds(
         |switch| switch.services.values_mut().for_each(|service| service.backends = [].into()),
         "service: 10.96.0.10:80 TCP of default/web:http: expected 10.244.1.11:8080, 10.244.1.12:8080; found nobody",

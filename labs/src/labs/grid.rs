@@ -170,7 +170,11 @@ impl<'a> Grid<'a> {
         if !wrong.is_empty() {
             let more = if wrong.len() > 3 { ", …" } else { "" };
             let first = wrong[..wrong.len().min(3)].join(", ");
-            return Probe::Silent(format!("{} of {} cells are otherwise: {first}{more}", wrong.len(), self.cases.len()));
+            return Probe::Silent(format!(
+                "{} of {} cells are otherwise: {first}{more}",
+                wrong.len(),
+                self.cases.len()
+            ));
         }
         let passed = cells().filter(|(_, fate)| matches!(fate, Fate::Passed(_))).count();
         let first = |which: bool| {

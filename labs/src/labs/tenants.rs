@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context;
 
 use super::Options;
-use super::cluster::{
-    BEYOND, DAEMON, Dual, FAMILIES, GATEWAY, Ip, NODE, join_outside, node_manifest, take_down,
-};
+use super::cluster::{BEYOND, DAEMON, Dual, FAMILIES, GATEWAY, Ip, NODE, join_outside, node_manifest, take_down};
 use crate::daemon::Daemon;
 use crate::host::Host;
 

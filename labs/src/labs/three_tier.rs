@@ -63,12 +63,37 @@ const VISITOR: &str = "guest/visitor";
 
 const PODS: [Spec; 7] = [
     Spec { name: WEB, address: Dual("10.244.1.11", "fd00:244:1::11"), labels: "tier: web", ports: objects::HTTP },
-    Spec { name: BACKEND, address: Dual("10.244.1.12", "fd00:244:1::12"), labels: "tier: backend", ports: objects::HTTP },
-    Spec { name: DATABASE, address: Dual("10.244.1.13", "fd00:244:1::13"), labels: "tier: database", ports: objects::SQL },
-    Spec { name: DNS, address: Dual("10.244.1.14", "fd00:244:1::14"), labels: "k8s-app: kube-dns", ports: objects::DOMAIN },
+    Spec {
+        name: BACKEND,
+        address: Dual("10.244.1.12", "fd00:244:1::12"),
+        labels: "tier: backend",
+        ports: objects::HTTP,
+    },
+    Spec {
+        name: DATABASE,
+        address: Dual("10.244.1.13", "fd00:244:1::13"),
+        labels: "tier: database",
+        ports: objects::SQL,
+    },
+    Spec {
+        name: DNS,
+        address: Dual("10.244.1.14", "fd00:244:1::14"),
+        labels: "k8s-app: kube-dns",
+        ports: objects::DOMAIN,
+    },
     Spec { name: GUEST, address: Dual("10.244.1.15", "fd00:244:1::15"), labels: "tier: web", ports: "" },
-    Spec { name: REPLICA, address: Dual("10.244.1.16", "fd00:244:1::16"), labels: "tier: database", ports: objects::SQL },
-    Spec { name: VISITOR, address: Dual("10.244.1.17", "fd00:244:1::17"), labels: "tier: database", ports: objects::SQL },
+    Spec {
+        name: REPLICA,
+        address: Dual("10.244.1.16", "fd00:244:1::16"),
+        labels: "tier: database",
+        ports: objects::SQL,
+    },
+    Spec {
+        name: VISITOR,
+        address: Dual("10.244.1.17", "fd00:244:1::17"),
+        labels: "tier: database",
+        ports: objects::SQL,
+    },
 ];
 /// Of these, the pods that are there from the beginning.
 const FIRST: usize = 5;

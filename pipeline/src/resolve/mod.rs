@@ -162,7 +162,7 @@ impl Resolver {
     ) {
         let (Some(&layers), Some(&hash)) = (burst.layers.get(lane), burst.hashes.get(lane)) else { return };
         let Some(mut frame) = burst.frames.get_mut(lane).and_then(Option::take) else { return };
-        if layers.guard & guard::FRAGMENT != 0 && court.ingress.routed {
+        if layers.guard & guard::FRAGMENT != 0 && court.ingress.tracked {
             let key = parse::key(court.in_port, frame.head(), &layers).masked(&court.ingress.mask);
             // What is for a group is not tracked: each fragment goes its way.
             if !key.eth_dst().is_group() {

@@ -14,6 +14,7 @@ use crate::probe::cells::{Cells, TableName, Touched};
 use crate::resolve::ahead::Sight;
 use crate::resolve::stage::{Next, Stage, StageDef};
 use crate::resolve::topology::Topology;
+use crate::resolve::tracking;
 use crate::resolve::walk::Walk;
 
 /// Stages that a walk visits at most.
@@ -30,6 +31,8 @@ pub struct Ingress {
     pub bridge: api::BridgeId,
     /// That bridge has a router.
     pub routed: bool,
+    /// Its IP traffic is tracked: it has a router, or an access list that lets connections through.
+    pub tracked: bool,
 }
 
 /// Every stage's tables.
@@ -84,7 +87,21 @@ impl Program {
                 touched.touch(INGRESS, id);
             }
         }
+        if transaction.changes.iter().any(|change| matches!(change, Change::Acl(_))) {
+            next.look_again(touched);
+        }
         next
+    }
+
+    /// Access lists have changed: what ports look at follows from those of all ports of their bridge.
+    fn look_again(&mut self, touched: &mut Touched<'_>) {
+        let anew = |(id, port): (PortId, &Option<Ingress>)| port.map(|port| self.ingress_of(id, port.bridge));
+        let ports: Vec<Option<Ingress>> = (0..).map(PortId).zip(self.ports.iter()).map(anew).collect();
+        let both = self.ports.iter().zip(&ports);
+        for (id, _) in (0..).map(PortId).zip(both).filter(|(_, (old, new))| old != new) {
+            touched.touch(INGRESS, id);
+        }
+        self.ports = Arc::new(ports);
     }
 
     /// A bridge gets, or loses, its router: its ports look at more, or less.
@@ -111,8 +128,10 @@ impl Program {
 
     fn ingress_of(&self, port: PortId, bridge: BridgeId) -> Ingress {
         let routed = self.routed.contains(&bridge);
-        let mask = self.stages.iter().fold(KeyMask::EMPTY, |mask, stage| mask.union(&stage.mask(port, routed)));
-        Ingress { mask, bridge, routed }
+        let tracked = routed || self.topology.is_stateful(bridge);
+        let mask =
+            self.stages.iter().fold(tracking::mask(tracked), |mask, stage| mask.union(&stage.mask(port, routed)));
+        Ingress { mask, bridge, routed, tracked }
     }
 
     /// The rows of all tables, read out of what packets meet, as the changes that would make them of nothing. In no order.

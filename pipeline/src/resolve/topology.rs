@@ -2,10 +2,14 @@
 //!
 //! Several stages ask this, some of them the same of one frame: so it is the program's, once, and the walk carries it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::{AddressKey, BridgeId, Change, Delta, Endpoint, EndpointKind, MacAddr, Neighbor, PortId, Router};
+use api::{
+    Acl, AclAction, AclKey, AclPlace, AddressKey, BridgeId, Change, Delta, Endpoint, EndpointKind, MacAddr, Neighbor,
+    PortId, Router,
+};
 
 use crate::probe::cells::{Asked, Touched};
 use crate::tables::Exact;
@@ -49,6 +53,40 @@ pub struct Topology {
     routers: Exact<BridgeId, Arc<Router>>,
     endpoints: Exact<AddressKey, Resident>,
     neighbors: Exact<AddressKey, Resident>,
+    /// Bridges that have access lists, or ports that have. Asked with `routers`, so under one name.
+    listed: Exact<BridgeId, Listed>,
+    places: Arc<Places>,
+}
+
+/// Access lists are asked about the frames of a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// One of them lets connections through: its IP traffic is tracked, even if it is not routed.
+    pub stateful: bool,
+}
+
+/// Where access lists are: what [`Listed`] follows from.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    homes: BTreeMap<PortId, BridgeId>,
+    /// Whether they are stateful.
+    lists: BTreeMap<AclKey, bool>,
+}
+
+impl Places {
+    fn listed(&self) -> BTreeMap<BridgeId, Listed> {
+        let mut listed = BTreeMap::new();
+        for (key, stateful) in &self.lists {
+            let bridge = match key.at {
+                AclPlace::Bridge(bridge) => Some(bridge),
+                AclPlace::Port(port) => self.homes.get(&port).copied(),
+            };
+            if let Some(bridge) = bridge {
+                listed.entry(bridge).or_insert(Listed { stateful: false }).stateful |= stateful;
+            }
+        }
+        listed
+    }
 }
 
 impl Default for Topology {
@@ -57,6 +95,8 @@ impl Default for Topology {
             routers: Exact::new("router"),
             endpoints: Exact::new("endpoint"),
             neighbors: Exact::new("static neighbor"),
+            listed: Exact::new("router"),
+            places: Arc::default(),
         }
     }
 }
@@ -64,8 +104,23 @@ impl Default for Topology {
 impl Topology {
     /// Take over what a transaction says.
     pub fn apply(&mut self, changes: &[Change], touched: &mut Touched<'_>) {
+        let mut moved = false;
         for change in changes {
             match change {
+                Change::Port(delta) => {
+                    let Some(id) = delta.new.as_ref().or(delta.old.as_ref()).map(|port| port.id) else { continue };
+                    let home = delta.new.as_ref().map(|port| port.bridge);
+                    if self.places.homes.get(&id).copied() != home {
+                        replace(&mut Arc::make_mut(&mut self.places).homes, id, home);
+                        moved |= self.places.lists.keys().any(|key| key.at == AclPlace::Port(id));
+                    }
+                }
+                Change::Acl(delta) => {
+                    let Some(key) = delta.new.as_ref().or(delta.old.as_ref()).map(|acl| acl.key) else { continue };
+                    let stateful = delta.new.as_ref().map(is_stateful);
+                    replace(&mut Arc::make_mut(&mut self.places).lists, key, stateful);
+                    moved = true;
+                }
                 Change::Router(delta) => {
                     if let Some(router) = delta.new.as_ref().or(delta.old.as_ref()) {
                         self.routers.set(router.bridge, delta.new.clone().map(Arc::new), touched);
@@ -98,6 +153,18 @@ impl Topology {
                 _ => {}
             }
         }
+        if moved {
+            let listed = self.places.listed();
+            let gone = self.listed.iter().map(|(bridge, _)| *bridge).filter(|bridge| !listed.contains_key(bridge));
+            for bridge in gone.collect::<Vec<_>>() {
+                self.listed.set(bridge, None, touched);
+            }
+            for (bridge, row) in listed {
+                if self.listed.peek(&bridge) != Some(&row) {
+                    self.listed.set(bridge, Some(row), touched);
+                }
+            }
+        }
     }
 
     /// All rows, as the changes that would make them of nothing.
@@ -116,6 +183,16 @@ impl Topology {
     /// The router of a bridge.
     pub fn router(&self, bridge: BridgeId, asked: &mut Asked<'_>) -> Option<&Router> {
         self.routers.get(bridge, asked).map(AsRef::as_ref)
+    }
+
+    /// Access lists are asked about frames of a bridge.
+    pub fn listed(&self, bridge: BridgeId, asked: &mut Asked<'_>) -> Option<Listed> {
+        self.listed.get(bridge, asked).copied()
+    }
+
+    /// The same for who programs it: frames of a bridge are tracked because of its access lists.
+    pub fn is_stateful(&self, bridge: BridgeId) -> bool {
+        self.listed.peek(&bridge).is_some_and(|listed| listed.stateful)
     }
 
     /// Where the node of a bridge is, for who programs it.
@@ -161,6 +238,18 @@ impl Topology {
             None => self.neighbors.get(key, asked),
         }
     }
+}
+
+/// A list lets connections through, and all that belongs to them.
+fn is_stateful(acl: &Acl) -> bool {
+    acl.rules.iter().any(|rule| rule.action == AclAction::AllowRelated)
+}
+
+fn replace<K: Ord, V>(rows: &mut BTreeMap<K, V>, key: K, row: Option<V>) {
+    match row {
+        Some(row) => rows.insert(key, row),
+        None => rows.remove(&key),
+    };
 }
 
 /// The address lies in a podCIDR of this node.

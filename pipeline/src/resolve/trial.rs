@@ -74,7 +74,7 @@ impl Trial {
         let key = parse::key(PortId(port), frame, &layers).masked(&mask);
         let mut walk = Walk::new(key, layers, frame, &self.topology, &self.live, self.now);
         // As `admit` leaves it.
-        (walk.bridge, walk.routed) = (ZONE, true);
+        (walk.bridge, walk.routed, walk.tracked) = (ZONE, true, true);
         walk.router = self.topology.router(ZONE, &mut Asked::new(&self.live.cells));
         // As `connection` leaves it for a first packet.
         if let tracking::Carried::Flow(tuple) = tracking::Carried::of(&walk.key, ZONE) {
@@ -83,6 +83,11 @@ impl Trial {
         walk.asked.first_packet = self.first_packet;
         before(&mut walk);
         (self.stage.decide(&mut walk), walk)
+    }
+
+    /// What the stage looks at for frames of a port.
+    pub(crate) fn mask(&self, port: PortId) -> crate::key::KeyMask {
+        self.stage.mask(port, true)
     }
 
     /// What the stage decides of a frame, and what the frame is to say.

@@ -5,7 +5,7 @@
 //! | `start`, `layers` | the walk's start | every stage |
 //! | `key` | the walk's start; stages that translate or route | every stage |
 //! | `topology`, `live`, `asked`, `now` | the walk's start | every stage |
-//! | `bridge`, `vlan`, `routed`, `router` | admit | the stages behind it |
+//! | `bridge`, `vlan`, `routed`, `router`, `tracked`, `listed` | admit | the stages behind it |
 //! | `tuple`, `connection`, `related` | connection | the stages behind it; `related` the end |
 //! | `service` | service | masquerade, the end |
 //! | `source` | masquerade | commit |
@@ -143,6 +143,10 @@ pub struct Walk<'a> {
     pub vlan: u16,
     /// The bridge has a router: its IP traffic is routed and tracked.
     pub routed: bool,
+    /// Its IP traffic is tracked: it has a router, or an access list that lets connections through.
+    pub tracked: bool,
+    /// It has access lists, or one of its ports has.
+    pub listed: bool,
     /// That router.
     pub router: Option<&'a Router>,
     /// What the frame carries, if it can belong to a connection.
@@ -197,6 +201,8 @@ impl<'a> Walk<'a> {
             bridge: BridgeId::default(),
             vlan: 0,
             routed: false,
+            tracked: false,
+            listed: false,
             router: None,
             tuple: None,
             connection: None,

@@ -13,9 +13,11 @@
 //! | [`translate`] | a node: services, masquerade and related errors, through all stages |
 //! | [`outside`] | services at addresses by which they are reached from beyond the cluster, session affinity |
 //! | [`matches`] | every match field of Open vSwitch has its place |
+//! | [`acl`] | access lists of operators, on a plain bridge and on a node |
 //! | [`alloc`] | nothing on the hit path allocates |
 //! | [`parser`] | the parser against etherparse |
 
+mod acl;
 mod alloc;
 mod connections;
 mod kit;

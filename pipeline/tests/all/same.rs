@@ -105,7 +105,7 @@ proptest! {
 }
 
 #[test]
-fn histories_of_a_node_meet_what_services_can_come_to() {
+fn histories_of_a_node_meet_what_services_and_policies_can_come_to() {
     // SplitMix64 (Steele et al., OOPSLA 2014).
     let mut state = 7u64;
     let mut octet = || {
@@ -121,7 +121,9 @@ fn histories_of_a_node_meet_what_services_can_come_to() {
         clients += bench.live.affinity.len();
     }
     use DropReason::*;
-    for reason in [Invalid, UnknownService, SourceRange, NoLocalEndpoint, NoServicePort, NoNodeAddress] {
+    let of_services = [Invalid, UnknownService, SourceRange, NoLocalEndpoint, NoServicePort, NoNodeAddress];
+    let of_policies = [Spoofed, Isolated, NotAddressed, PolicyEgress, PolicyIngress];
+    for reason in of_services.into_iter().chain(of_policies) {
         assert!(reasons.contains(&reason), "{reason}: {reasons:?}");
     }
     assert!(clients > HISTORIES / 10, "{clients} clients were remembered");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::table;
 use crate::filter::PROTOCOLS;
 use crate::state::{TraceStep, Tuple};
-use crate::{Choice, MacAddr, Proto};
+use crate::{AclAction, AclWay, Choice, MacAddr, Proto};
 
 /// Answer to `services`, by namespace, name and port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -372,6 +372,33 @@ impl fmt::Display for Trace {
         if !self.outputs.is_empty() {
             let tuple = self.tuple.as_ref().map(|tuple| format!(", {}", told(tuple))).unwrap_or_default();
             writeln!(f, "out by: {}{tuple}", self.outputs.join(", "))?;
+        }
+        Ok(())
+    }
+}
+/// Answer to [`crate::Request::AclList`]: rules in the order in which they are asked, those of `from-lport` first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AclTable(pub Vec<AclRow>);
+
+/// A rule of an access list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AclRow {
+    /// Of this way.
+    pub way: AclWay,
+    /// Its priority.
+    pub priority: u16,
+    /// What it is about, in words.
+    pub matches: String,
+    /// What becomes of it.
+    pub action: AclAction,
+}
+
+impl fmt::Display for AclTable {
+    /// As ovn-nbctl prints them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for AclRow { way, priority, matches, action } in &self.0 {
+            writeln!(f, "{:>10} {priority:>5} ({matches}) {}", way.name(), action.name())?;
         }
         Ok(())
     }

@@ -149,7 +149,8 @@ fn names_of(file: &str) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn text_of(name: &str) -> io::Result<String> {
+/// The text of a file, `-` for standard input.
+pub(super) fn text_of(name: &str) -> io::Result<String> {
     let mut text = String::new();
     let too_long = || io::Error::other(format!("more than {FILE_LIMIT} octets"));
     let input: Box<dyn Read> =

@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::options::{Options, Segment};
 
+mod acl;
 pub(crate) mod ask;
 mod capture;
 mod completion;
@@ -23,8 +24,15 @@ pub(crate) struct CommandDef {
 }
 
 /// In the order in which help lists them.
-pub(crate) const COMMANDS: &[CommandDef] =
-    &[manifests::APPLY, manifests::DELETE, capture::COMMAND, top::COMMAND, help::COMMAND, completion::COMMAND];
+pub(crate) const COMMANDS: &[CommandDef] = &[
+    manifests::APPLY,
+    manifests::DELETE,
+    acl::LOAD,
+    capture::COMMAND,
+    top::COMMAND,
+    help::COMMAND,
+    completion::COMMAND,
+];
 
 /// The words behind the verb, if they are as many as they may be.
 pub(crate) fn words<'a>(def: &CommandDef, segment: &'a Segment, most: usize) -> Result<&'a [String], Failure> {

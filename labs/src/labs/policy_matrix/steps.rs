@@ -39,11 +39,7 @@ pub(super) enum Change {
 }
 
 impl Step {
-    pub(super) const fn new(
-        claim: &'static str,
-        policies: &'static [Policy],
-        passes: fn(&Case) -> bool,
-    ) -> Self {
+    pub(super) const fn new(claim: &'static str, policies: &'static [Policy], passes: fn(&Case) -> bool) -> Self {
         Self { claim, policies, change: &[], passes }
     }
 
@@ -305,12 +301,20 @@ pub(super) const STEPS: &[Step] = &[
                 "egress",
                 "podSelector: {}, policyTypes: [Egress], egress: [{}], ingress: [{from: [{podSelector: {}}]}]",
             ),
-            Of("z", "ingress", "podSelector: {}, policyTypes: [Ingress], ingress: [{}], egress: [{ports: [{port: 9}]}]"),
+            Of(
+                "z",
+                "ingress",
+                "podSelector: {}, policyTypes: [Ingress], ingress: [{}], egress: [{ports: [{port: 9}]}]",
+            ),
         ],
         |case| !case.to_in("x") && (!case.from_in("x") || case.to_in("y")),
     ),
     Step {
-        change: &[Change::Pod("y/c", "pod: b"), Change::Pod("y/b", "pod: b, more: labels"), Change::Namespace("z", "ns: y")],
+        change: &[
+            Change::Pod("y/c", "pod: b"),
+            Change::Pod("y/b", "pod: b, more: labels"),
+            Change::Namespace("z", "ns: y"),
+        ],
         ..Step::new(
             "N23 labels of pods and namespaces that change count at once: a pod and a namespace become what is let in",
             &[Of(

@@ -19,7 +19,8 @@ pub(super) const DNS: &str = "web asks DNS by its service, over UDP and TCP";
 pub(super) const CIDR: &str = "backend reaches port 443 of a network outside, where the node's address is seen";
 pub(super) const CIDR_ONLY: &str =
     "no other port of that network, no other network, and no other tier reaches the outside";
-pub(super) const GRID: &str = "of all questions between pods, node and outside exactly those pass that the drawing shows";
+pub(super) const GRID: &str =
+    "of all questions between pods, node and outside exactly those pass that the drawing shows";
 pub(super) const NODE_REACHES: &str = "the node reaches the application's pods at every port, as its probes must";
 pub(super) const TRACE: &str = "trace names the policy that lets through, or does not, as the sockets found";
 

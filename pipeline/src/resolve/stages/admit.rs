@@ -103,6 +103,8 @@ impl Stage for Admit {
         (walk.bridge, walk.vlan) = (port.bridge, vlan);
         walk.router = walk.topology.router(port.bridge, &mut walk.asked);
         walk.routed = walk.router.is_some();
+        let listed = walk.topology.listed(port.bridge, &mut walk.asked);
+        (walk.listed, walk.tracked) = (listed.is_some(), walk.routed || listed.is_some_and(|listed| listed.stateful));
         Next::Continue
     }
 }

@@ -37,7 +37,7 @@ impl Stage for Commit {
     }
 
     fn decide(&self, walk: &mut Walk<'_>) -> Next {
-        if walk.connection.is_some() || walk.outputs.is_empty() || !walk.routed {
+        if walk.connection.is_some() || walk.outputs.is_empty() || !walk.tracked {
             return Next::Continue;
         }
         let (Some(original), Some(now)) = (walk.tuple, walk.key.destination()) else { return Next::Continue };
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(trial.decide(1, &frame, |_| ()).1.effects.len(), 0);
         let plain = |walk: &mut Walk<'_>| {
             out(walk);
-            walk.routed = false;
+            (walk.routed, walk.tracked) = (false, false);
         };
         assert_eq!(trial.decide(1, &frame, plain).1.effects.len(), 0);
     }

@@ -19,6 +19,7 @@ use crate::key::KeyMask;
 use crate::live::connections::{Direction, Found, Tuple};
 use crate::parse::proto;
 use crate::resolve::stage::{Next, Stage, StageDef};
+use crate::resolve::stages::acl;
 use crate::resolve::tracking::{self, Carried};
 use crate::resolve::walk::{Effect, Walk};
 use crate::rewrite::related::{self, Related};
@@ -40,6 +41,11 @@ fn beyond(found: &Found) -> Tuple {
         Direction::Original => found.reply.turned(),
         Direction::Reply => found.original.turned(),
     }
+}
+
+/// Where a known connection goes on: access lists are asked again, by those that keep no account of connections.
+fn onward(walk: &Walk<'_>) -> Next {
+    Next::Enter(if walk.listed { acl::FROM.name } else { "route" })
 }
 
 impl Tracking {
@@ -77,7 +83,7 @@ impl Tracking {
             Direction::Reply => format!("known, an answer to {}:{}", found.original.src, found.original.sport),
         });
         walk.connection = Some(found);
-        Next::Enter("route")
+        onward(walk)
     }
 
     /// An ICMP error. It says nothing of the state of the connection, and is one of its kind: nothing is remembered.
@@ -95,7 +101,7 @@ impl Tracking {
             walk.related = Some(related);
         }
         walk.connection = Some(found);
-        Next::Enter("route")
+        onward(walk)
     }
 }
 
@@ -109,7 +115,7 @@ impl Stage for Tracking {
     }
 
     fn decide(&self, walk: &mut Walk<'_>) -> Next {
-        if !walk.routed {
+        if !walk.tracked {
             return Next::Continue;
         }
         match Carried::of(&walk.key, walk.bridge) {
@@ -344,7 +350,7 @@ mod tests {
         let trial = trial();
         served(&trial, 6, SERVICES[0]);
         let frame = flow(6, "10.0.0.1:4000", "10.96.0.1:80", ACK);
-        let plain = |walk: &mut Walk<'_>| (walk.routed, walk.tuple) = (false, None);
+        let plain = |walk: &mut Walk<'_>| (walk.routed, walk.tracked, walk.tuple) = (false, false, None);
         let (next, walk) = trial.decide(1, &frame, plain);
         assert_eq!((next, walk.tuple, walk.asked.deps(false)), (Next::Continue, None, Deps::default()));
         let solicitation = icmp("fd00::1", "fd00::2", 135, 0);

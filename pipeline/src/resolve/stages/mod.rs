@@ -1,5 +1,6 @@
 //! The stages, in the order in which a walk meets them.
 
+pub mod acl;
 pub mod admit;
 pub mod bridge;
 pub mod commit;
@@ -23,11 +24,13 @@ pub const STAGES: &[&StageDef] = &[
     &guard::STAGE,
     &neighbor::STAGE,
     &connection::STAGE,
+    &acl::FROM,
     &service::STAGE,
     &policy::STAGE,
     &route::STAGE,
     &bridge::STAGE,
     &screen::STAGE,
+    &acl::TO,
     &masquerade::STAGE,
     &commit::STAGE,
     &deliver::STAGE,

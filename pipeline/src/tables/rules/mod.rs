@@ -39,7 +39,7 @@ pub trait Which {
     /// Those of a group.
     fn set(&self, group: usize) -> Set;
     /// Those of a group will be asked for soon.
-    fn ahead(&self, group: usize);
+    fn ahead(&self, _group: usize) {}
 }
 
 /// Rules that both have.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Guard, Neighbor, Port, PortId, Route, RouteKey,
-    Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Station, StationKey, Subject, Vlan,
+    Acl, AclKey, AclPlace, AclRule, AclWay, AddressKey, Bridge, BridgeId, Change, Delta, Endpoint, External, Guard,
+    Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange, Station,
+    StationKey, Subject, Vlan,
 };
 use ipnet::IpNet;
 use pipeline::drop::DropReason;
@@ -37,6 +38,7 @@ pub(crate) enum Noun {
     Route(RouteKey, Option<Route>),
     Service(ServiceKey, Option<Service>),
     ServiceRange(IpNet, bool),
+    Acl(AclKey, Option<Arc<[AclRule]>>),
     Guard(PortId, Option<Guard>),
     Ruleset(RulesetId, Option<Ruleset>),
     Subject(AddressKey, Option<Subject>),
@@ -74,6 +76,7 @@ struct Sum {
     routes: BTreeMap<RouteKey, Route>,
     services: BTreeMap<ServiceKey, Service>,
     ranges: BTreeMap<IpNet, ServiceRange>,
+    acls: BTreeMap<AclKey, Acl>,
     guards: BTreeMap<PortId, Guard>,
     rulesets: BTreeMap<RulesetId, Ruleset>,
     subjects: BTreeMap<AddressKey, Subject>,
@@ -108,6 +111,7 @@ impl Sum {
                 let nouns = nouns.chain(neighbors.into_iter().map(|key| Noun::Neighbor(key, None)));
                 let nouns = nouns.chain(routes.into_iter().map(|key| Noun::Route(key, None)));
                 nouns.chain([Noun::Router(id, None)]).for_each(|noun| changes.extend(self.changes(noun)));
+                changes.extend(self.without_acls(AclPlace::Bridge(id)));
                 let ports: Vec<u16> = self.ports.values().filter(|p| p.bridge == id).map(|p| p.id.0).collect();
                 ports.into_iter().for_each(|port| changes.extend(self.changes(Noun::Port(port, None))));
                 let keys: Vec<StationKey> = self.stations.keys().filter(|key| key.bridge == id).copied().collect();
@@ -129,6 +133,7 @@ impl Sum {
                 let here = |station: &&Station| station.port.0 == id && station.key.bridge == old.bridge;
                 let keys: Vec<StationKey> = self.stations.values().filter(here).map(|station| station.key).collect();
                 keys.into_iter().for_each(|key| changes.extend(self.changes(Noun::Station(key, None))));
+                changes.extend(self.without_acls(AclPlace::Port(PortId(id))));
                 changes.push(Change::Port(Delta::remove(old)));
             }
             Noun::Station(key, Some(port)) => {
@@ -164,11 +169,25 @@ impl Sum {
                 let row = stays.then(|| ServiceRange { prefix, origin: String::new() });
                 changes.extend(replaced(&mut self.ranges, prefix, row).map(Change::ServiceRange));
             }
+            Noun::Acl(key, rules) => {
+                let there = match key.at {
+                    AclPlace::Bridge(bridge) => self.bridges.contains_key(&bridge),
+                    AclPlace::Port(port) => self.ports.contains_key(&port.0),
+                };
+                let row = rules.filter(|_| there).map(|rules| Acl { key, rules });
+                changes.extend(replaced(&mut self.acls, key, row).map(Change::Acl));
+            }
             Noun::Guard(port, row) => changes.extend(replaced(&mut self.guards, port, row).map(Change::Guard)),
             Noun::Ruleset(id, row) => changes.extend(replaced(&mut self.rulesets, id, row).map(Change::Ruleset)),
             Noun::Subject(key, row) => changes.extend(replaced(&mut self.subjects, key, row).map(Change::Subject)),
         }
         changes
+    }
+
+    /// The access lists of a place go.
+    fn without_acls(&mut self, at: AclPlace) -> Vec<Change> {
+        let keys = [AclWay::FromPort, AclWay::ToPort].map(|way| AclKey { at, way });
+        keys.into_iter().flat_map(|key| self.changes(Noun::Acl(key, None))).collect()
     }
 
     /// All nouns as one transaction.
@@ -187,7 +206,8 @@ impl Sum {
         let subjects = self.subjects.values().map(|subject| Change::Subject(Delta::add(subject.clone())));
         let policy = guards.chain(rulesets).chain(subjects);
         let node = routers.chain(endpoints).chain(neighbors).chain(routes).chain(services).chain(ranges);
-        bridges.chain(ports).chain(stations).chain(node).chain(policy).collect()
+        let acls = self.acls.values().map(|acl| Change::Acl(Delta::add(acl.clone())));
+        bridges.chain(ports).chain(stations).chain(node).chain(policy).chain(acls).collect()
     }
 }
 

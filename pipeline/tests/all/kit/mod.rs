@@ -315,7 +315,7 @@ impl Bench {
         let Some(ingress) = program.ingress(PortId(port)) else { return Some(Decided::Drop(DropReason::NoBridge)) };
         let layers = parse::layers(octets, octets.len(), None).ok()?;
         let key = parse::key(PortId(port), octets, &layers).masked(&ingress.mask);
-        if ingress.routed && layers.guard & guard::FRAGMENT != 0 && !key.eth_dst().is_group() {
+        if ingress.tracked && layers.guard & guard::FRAGMENT != 0 && !key.eth_dst().is_group() {
             return Some(Decided::Else("a fragment".to_owned()));
         }
         let mut walk = Walk::new(key, layers, octets, program.topology(), &self.live, self.now);

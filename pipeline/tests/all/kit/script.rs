@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use api::{
-    Action, AddressKey, Block, BridgeId, Choice, Endpoint, EndpointKind, External, GroupId, Guard, Hop, MacAddr,
-    NamedPort, Neighbor, Peers, PortId, PortMatch, PortName, Ports, Proto, Route, RouteKey, Router, Rule, Ruleset,
-    RulesetId, Service, ServiceKey, Subject, Vlan,
+    AclKey, AclPlace, AclRule, AclWay, Action, AddressKey, Block, BridgeId, Choice, Endpoint, EndpointKind, External,
+    GroupId, Guard, Hop, MacAddr, NamedPort, Neighbor, Peers, PortId, PortMatch, PortName, Ports, Proto, Route,
+    RouteKey, Router, Rule, Ruleset, RulesetId, Service, ServiceKey, Subject, Vlan,
 };
 use pipeline::checksum::{Sum, checksum};
 
@@ -30,6 +30,18 @@ const NUMBERS: [u16; 8] = [4000, 4001, 80, 81, 8080, 9090, 50_000, 50_001];
 const FLAGS: [u8; 8] = [0x02, 0x10, 0x12, 0x11, 0x04, 0x14, 0x18, 0];
 /// First chunks of SCTP packets: DATA, INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, ABORT, SHUTDOWN ACK, SHUTDOWN COMPLETE.
 const CHUNKS: [u8; 8] = [0, 1, 2, 10, 11, 6, 8, 14];
+
+/// Access lists.
+const LISTS: [&str; 8] = [
+    "2 tcp,tp_dst=80 allow-related\n1 \"\" drop",
+    "1 tcp,nw_dst=10.0.0.2 drop",
+    "2 udp,tp_dst=80-81 reject\n1 ipv6,ipv6_src=fd00::1 allow-related",
+    "1 tcp,tcp_flags=+syn-ack drop",
+    "3 icmp,icmp_type=8 drop\n2 icmp6,icmp_type=128 reject",
+    "1 ip allow-related",
+    "1 ipv6 drop",
+    "9 tcp,nw_src=10.0.0.0/30,tp_src=4000 allow\n8 tcp6,tp_dst=80 reject\n1 ip,nw_proto=47 drop",
+];
 
 /// Classes of fragments.
 const STRAY: u16 = 0x8000;
@@ -99,16 +111,17 @@ impl Octets<'_> {
     fn noun(&mut self) -> Noun {
         let what = self.next();
         let stays = what & 0xc0 != 0;
-        match what % 20 {
-            16 => {
+        match what % 19 {
+            // Guards drop much: few of them, so that the rest is met too.
+            16 if self.of([true, false, false]) => {
                 let port = PortId(self.port());
-                Noun::Guard(port, stays.then(|| self.guard(port)))
+                Noun::Guard(port, (what & 0x80 != 0).then(|| self.guard(port)))
             }
-            17 => {
+            16 | 17 => {
                 let id = self.of([RulesetId(1), RulesetId(2)]);
                 Noun::Ruleset(id, stays.then(|| self.ruleset(id)))
             }
-            18 | 19 => {
+            18 => {
                 let key = self.key();
                 Noun::Subject(key, stays.then(|| self.subject(key)))
             }
@@ -144,6 +157,16 @@ impl Octets<'_> {
                 let prefix = self.of(["10.96.0.0/16", "fd00:96::/112", "10.96.0.0/24", "10.0.0.0/30"]);
                 Noun::ServiceRange(prefix.parse().unwrap(), stays)
             }
+            13 => {
+                let at = if self.next() & 1 == 0 {
+                    AclPlace::Bridge(self.bridge())
+                } else {
+                    AclPlace::Port(PortId(self.port()))
+                };
+                let key = AclKey { at, way: self.of([AclWay::FromPort, AclWay::ToPort]) };
+                let text = self.of(LISTS);
+                Noun::Acl(key, stays.then(|| AclRule::list(text).unwrap().into()))
+            }
             _ => {
                 let six = self.next() & 1 != 0;
                 let service = self.service(six);
@@ -163,10 +186,10 @@ impl Octets<'_> {
             name: "pod/test/guarded".into(),
             mac: MacAddr(mac(self.of([port.0, port.0, port.0, 9]))),
             addresses: if what & 0x30 == 0 { [].into() } else { own.into() },
-            spoof: what & 1 != 0,
-            groups: what & 2 != 0,
+            spoof: what & 3 == 0,
+            groups: what & 4 != 0,
             local: self.of([None, Some(PortId(3)), Some(PortId(2))]),
-            isolated: (what & 0x0c == 0).then(|| "a test".into()),
+            isolated: (what & 0xc8 == 0).then(|| "a test".into()),
         }
     }
 

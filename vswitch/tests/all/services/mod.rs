@@ -9,6 +9,6 @@ mod model;
 mod outcomes;
 mod policy;
 mod programmed;
-mod sctp;
+pub(crate) mod sctp;
 mod stale;
 mod translated;

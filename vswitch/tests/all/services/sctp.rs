@@ -8,11 +8,11 @@ use rustix::net::{AddressFamily, SocketType, ipproto};
 use crate::kit::*;
 
 /// RFC 9260, 3.2: chunks of an association that begins.
-const INIT: u8 = 1;
+pub(crate) const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 
 /// A socket of a host that sends and hears SCTP packets as they are.
-fn raw(host: &Host, family: usize) -> UdpSocket {
+pub(crate) fn raw(host: &Host, family: usize) -> UdpSocket {
     let domain = [AddressFamily::INET, AddressFamily::INET6][family];
     let socket = host.space.run(|| rustix::net::socket(domain, SocketType::RAW, Some(ipproto::SCTP)).unwrap());
     let socket = UdpSocket::from(socket);
@@ -21,7 +21,7 @@ fn raw(host: &Host, family: usize) -> UdpSocket {
 }
 
 /// A packet with one chunk and its checksum (RFC 9260, 3.1).
-fn packet(sport: u16, dport: u16, chunk: u8) -> Vec<u8> {
+pub(crate) fn packet(sport: u16, dport: u16, chunk: u8) -> Vec<u8> {
     let tag = if chunk == INIT { 0 } else { 7u32 };
     let head = [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &tag.to_be_bytes(), &[0; 4]].concat();
     let mut packet = [&head[..], &[chunk, 0, 0, 20], &[3; 16]].concat();
@@ -31,14 +31,14 @@ fn packet(sport: u16, dport: u16, chunk: u8) -> Vec<u8> {
 }
 
 /// The next packet that a socket hears, and from whom.
-fn hear(socket: &UdpSocket, family: usize) -> (Vec<u8>, IpAddr) {
+pub(crate) fn hear(socket: &UdpSocket, family: usize) -> (Vec<u8>, IpAddr) {
     let mut octets = [0; 256];
     let (len, from) = socket.recv_from(&mut octets).expect("a packet comes");
     // raw(7): with the header of IPv4, and without that of IPv6.
     (octets[[20, 0][family]..len].to_vec(), from.ip())
 }
 
-fn whole(address: IpAddr) -> SocketAddr {
+pub(crate) fn whole(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
