@@ -124,9 +124,7 @@ impl Default for Denials {
 impl Denials {
     /// A packet was denied. Returns the row where its like are to be counted.
     pub fn note(&self, denied: &Denied, packet: Option<Tuple>, now: Now) -> Slot {
-        if self.news.is_full() {
-            self.unheard.fetch_add(1, Ordering::Relaxed);
-        } else if self.news.push(News { denied: denied.clone(), packet }).is_err() {
+        if self.news.is_full() || self.news.push(News { denied: denied.clone(), packet }).is_err() {
             self.unheard.fetch_add(1, Ordering::Relaxed);
         }
         let known = self.table.read().slots.get(&key(denied)).copied();

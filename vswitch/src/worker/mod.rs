@@ -21,7 +21,7 @@ use api::PortId;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use crossbeam::utils::CachePadded;
 use pipeline::burst::{Burst, Verdict};
-use pipeline::counters::Counters;
+use pipeline::counters::{Count, Counters};
 use pipeline::drop::DropReason;
 use pipeline::live::{Live, Now};
 use pipeline::probe::cells::Moment;
@@ -36,7 +36,7 @@ use crate::publish::Reader;
 use clock::Clock;
 use idle::Idle;
 use rx::Queues;
-use share::Shares;
+use share::{Shares, Spent};
 use tx::Transmit;
 
 /// What workers go by: replaced as a whole, never changed.
@@ -261,7 +261,7 @@ impl Worker {
         (0..queue.rx.lost()).for_each(|_| counters.dropped(port, DropReason::NoFrame));
         let frames = burst.len();
         lap(Lap::Rx);
-        let mut walked = 0;
+        let (mut walks, mut refused) = (0, 0);
         if frames != 0 {
             let snapshot = in_force(reader, live).1;
             let octets: usize = burst.frames.iter().take(frames).flatten().map(pipeline::raw::Frame::len).sum();
@@ -272,12 +272,13 @@ impl Worker {
             if !snapshot.captures.is_empty() {
                 snapshot.captures.ingress(burst);
             }
-            let walks = shares.walks(&mut queue.account);
+            let (most, before) = (shares.walks(&mut queue.account), overload(counters, port));
             let mut way = Way { reader, live, counters, pipeline, stash, transmit, now: clock.now() };
-            walked = way.carry(burst, walks, lap);
+            walks = way.carry(burst, most, lap);
+            refused = overload(counters, port).wrapping_sub(before) as usize;
         }
-        let (took, more) = (ticks().wrapping_sub(start), matches!(result, Rx::More));
-        shares.charge(&mut queue.account, took, frames, walked, more);
+        let (ticks, more) = (ticks().wrapping_sub(start), matches!(result, Rx::More));
+        shares.charge(&mut queue.account, Spent { ticks, frames, walks, refused, more });
         match result {
             Rx::Drained | Rx::Starved => queues.drained(at),
             Rx::More => queues.again(at),
@@ -358,6 +359,12 @@ impl Way<'_> {
         lap(Lap::Tx);
         walked
     }
+}
+
+/// First packets of a port that were not walked, ever.
+#[inline]
+fn overload(counters: &Counters, port: PortId) -> u64 {
+    counters.port(port).drops.of(DropReason::MissOverload).map_or(0, Count::get)
 }
 
 /// Count the lanes that are dropped, by reason.

@@ -25,8 +25,8 @@ impl Compiler {
 
     /// Where a pod is attached, if it lives here.
     pub(super) fn attached(&self, id: &Named) -> Option<Attached> {
-        let pod = self.pods.get(id).filter(|pod| self.lives_here(pod));
-        pod.and(self.active()).and_then(|context| context.pods.get(id)).copied()
+        self.pods.get(id).filter(|pod| self.lives_here(pod))?;
+        self.active()?.pods.get(id).copied()
     }
 
     /// Whether a pod's addresses are its own and on this node. One that was not given to any node is where its port is.

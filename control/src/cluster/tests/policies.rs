@@ -247,6 +247,13 @@ fn each_bad_field_of_a_policy_is_named() {
 }
 
 #[test]
+fn n27_a_policy_has_no_status() {
+    let with_status = policy("{podSelector: {}}") + "status: {}\n";
+    let why = "networkpolicy.networking.k8s.io/p in namespace shop: status: no such field";
+    assert_eq!(Bed::new().apply(&with_status), [why]);
+}
+
+#[test]
 fn a_refused_version_leaves_the_former_one_in_force() {
     let good = policy("{podSelector: {matchLabels: {app: db}}}");
     let bad = policy("{podSelector: {}, ingress: [{}], policyTypes: [None]}");

@@ -65,8 +65,16 @@ struct Running {
 
 /// Run `work` on a node of its own, with one worker and with two.
 pub(crate) fn on_a_node(test: &str, work: impl Fn(&Bed)) {
+    on_a_node_with(test, |_| {}, work);
+}
+
+/// The same on a node whose switch is started otherwise.
+pub(crate) fn on_a_node_with(test: &str, other: impl Fn(&mut Options), work: impl Fn(&Bed)) {
     for workers in [1, 2] {
-        let Some(bed) = Bed::new(test, workers) else { return };
+        // Every hit is walked again; streams come in super-frames.
+        let mut options = Options { shadow: 1, spills: 256, ..crate::memory::options(workers) };
+        other(&mut options);
+        let Some(bed) = Bed::new(test, options) else { return };
         work(&bed);
         let coverage = bed.vsctl("coverage/show");
         assert!(!coverage.contains("cache_divergence"), "a cached decision differed from a fresh one:\n{coverage}");
@@ -74,7 +82,7 @@ pub(crate) fn on_a_node(test: &str, work: impl Fn(&Bed)) {
 }
 
 impl Bed {
-    fn new(test: &str, workers: usize) -> Option<Self> {
+    fn new(test: &str, options: Options) -> Option<Self> {
         let possible = std::path::Path::new(vswitch::sys::tun::PATH).exists();
         let made = (0..5).map(|_| Namespace::new()).collect::<Result<Vec<_>, _>>();
         let spaces = match (possible, made) {
@@ -93,8 +101,7 @@ impl Bed {
             node: host("node", ["192.0.2.10", "2001:db8::10"]),
             outside: host("outside", ["203.0.113.9", "2001:db8:9::9"]),
             dir: tempfile::tempdir().unwrap(),
-            // Every hit is walked again; streams come in super-frames.
-            options: Options { shadow: 1, spills: 256, ..crate::memory::options(workers) },
+            options,
             running: Mutex::new(None),
         };
         bed.prepare_node();

@@ -1,5 +1,7 @@
 //! Rows N22 to N24: pods that come, labels and policies that change, and connections that are there then.
 
+use std::io::{Read, Write};
+
 use super::*;
 
 #[test]
@@ -108,5 +110,37 @@ fn n24_connections_that_are_there_are_kept_when_a_policy_comes() {
         }
         bed.delete("netpol", "none");
         Matrix::new().row(a, b, 8080, true).holds();
+    });
+}
+
+#[test]
+fn n24_with_cut_connections_end_that_a_policy_does_not_allow_and_others_stay() {
+    let cut = |options: &mut vswitch::switch::Options| options.cut_existing = true;
+    on_a_node_with("n24_with_cut_connections_end_that_a_policy_does_not_allow_and_others_stay", cut, |bed| {
+        let Bed { a, b, c, .. } = bed;
+        let _servers = [b, c].map(|host| host.serve(8080));
+        bed.apply(&(service("web", 10) + &behind("web", &[b])));
+        for family in FAMILIES {
+            // To the pod, by way of a service, and to another pod.
+            let places = [b.at(family, 8080), vip(family, 10, 80), c.at(family, 8080)];
+            let mut streams = places.map(|to| a.connect(0, to).unwrap().0);
+            let flows = places.map(|to| a.flow(0, to));
+            flows.iter().for_each(|flow| drop(flow.answer()));
+            bed.apply(&to_b("{from: [{podSelector: {matchLabels: {app: a}}}]}"));
+            streams.iter_mut().for_each(|stream| host::echo(stream, b"allowed still"));
+            bed.apply(&to_b("{from: [{podSelector: {matchLabels: {app: c}}}]}"));
+            // What was asked before the cut may be answered yet.
+            let ended = |flow: &host::Flow| flow.ask(b"", QUIET).is_err();
+            eventually("flows to b end", || flows[..2].iter().all(ended));
+            let [to_b, by_service, to_c] = &mut streams;
+            for stream in [to_b, by_service] {
+                stream.set_read_timeout(Some(QUIET)).unwrap();
+                let said = stream.write_all(b"anybody?");
+                assert!(said.is_err() || !matches!(stream.read(&mut [0; 64]), Ok(1..)), "it goes on");
+            }
+            host::echo(to_c, b"still here");
+            assert_eq!(flows[2].answer().who, "c");
+            bed.delete("netpol", "to-b");
+        }
     });
 }

@@ -23,7 +23,7 @@ impl Wire {
     fn of(host: &Host) -> Self {
         host.space.run(|| {
             let link = Netlink::open().unwrap().link("eth0").unwrap().unwrap();
-            Self { socket: packet::attach(link.index).unwrap(), mac: link.mac.octets() }
+            Self { socket: packet::attach(link.index).unwrap(), mac: link.mac.0 }
         })
     }
 

@@ -182,7 +182,10 @@ fn n09_peers_are_pods_of_the_own_namespace_or_of_selected_ones() {
         (pods_of("team=b", "app=web"), [false, true, false]),
         (pods_of("team=c", ""), [false, false, false]),
     ] {
-        world.set_policy(NetworkPolicy { ingress: Some(vec![rule(&[peer.clone()], &[])]), ..policy("p", "app=db") });
+        world.set_policy(NetworkPolicy {
+            ingress: Some(vec![rule(std::slice::from_ref(&peer), &[])]),
+            ..policy("p", "app=db")
+        });
         assert_eq!([WEB, OTHER, OUTSIDE].map(|from| world.allows(from, DB, TCP, 80)), wanted, "{peer:?}");
     }
 }

@@ -172,6 +172,7 @@ impl Which for Matching<'_> {
 }
 
 /// Some rows, at least one.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and lives on the stack of one question")]
 enum Rows<'a> {
     Few([Row<'a>; FEW], usize),
     Many(Vec<Row<'a>>),
