@@ -122,7 +122,7 @@ fn histories_of_a_node_meet_what_services_and_policies_can_come_to() {
     }
     use DropReason::*;
     let of_services = [Invalid, UnknownService, SourceRange, NoLocalEndpoint, NoServicePort, NoNodeAddress];
-    let of_policies = [Spoofed, Isolated, NotAddressed, PolicyEgress, PolicyIngress];
+    let of_policies = [Spoofed, Isolated, NotAddressed, PolicyEgress, PolicyIngress, Acl];
     for reason in of_services.into_iter().chain(of_policies) {
         assert!(reasons.contains(&reason), "{reason}: {reasons:?}");
     }

@@ -145,7 +145,7 @@ impl Octets<'_> {
                 let row = Neighbor { key, port: PortId(self.port()), mac: MacAddr(mac(self.host())) };
                 Noun::Neighbor(key, stays.then_some(row))
             }
-            10 | 11 => {
+            10 => {
                 let at = self.address();
                 let octets = self.of([0, 1, 2, 3]);
                 let bits = octets * if at.is_ipv4() { 8 } else { 16 };
@@ -157,7 +157,7 @@ impl Octets<'_> {
                 let prefix = self.of(["10.96.0.0/16", "fd00:96::/112", "10.96.0.0/24", "10.0.0.0/30"]);
                 Noun::ServiceRange(prefix.parse().unwrap(), stays)
             }
-            13 => {
+            11 => {
                 let at = if self.next() & 1 == 0 {
                     AclPlace::Bridge(self.bridge())
                 } else {
