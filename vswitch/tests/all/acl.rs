@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use vswitch::sys::netlink::{Netlink, Settings};
 
-use crate::kit::{Bed, Host, SILENCE, echo, on_a_node};
+use crate::kit::host::echo;
+use crate::kit::{Bed, Host, SILENCE, on_a_node};
 
 /// Of pods a and b on the plain bridge, by IP version.
 const ENDS: [[&str; 2]; 2] = [["10.8.0.1", "fd00:8::1"], ["10.8.0.2", "fd00:8::2"]];

@@ -41,7 +41,7 @@ fn listeners(host: &Host) -> [UdpSocket; 2] {
         v6.join_multicast_v6(&GROUP6, index).unwrap();
         [v4, v6]
     });
-    sockets.each_ref().map(|socket| socket.set_read_timeout(Some(PATIENCE)).unwrap());
+    sockets.iter().for_each(|socket| socket.set_read_timeout(Some(PATIENCE)).unwrap());
     sockets
 }
 
