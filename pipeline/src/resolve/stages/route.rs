@@ -7,7 +7,8 @@
 //!                                                                blackhole    ─▶ silence
 //! ```
 //!
-//! What is not for the router's Ethernet address and goes where it was sent is bridged, as on any switch. IPv4 options
+//! What is not for the router's Ethernet address and goes where it was sent is bridged, as on any switch; but for what the
+//! outside sends to pods by way of the node's. IPv4 options
 //! and IPv6 extension headers are carried, not looked at: none of them asks anything of this router.
 //!
 //! Worked example: pod 10.0.0.5 sends to 198.51.100.1, hence to its gateway's Ethernet address, the router's. The route
@@ -30,7 +31,7 @@ use crate::key::{Field, FlowKey, KeyMask};
 use crate::probe::cells::Touched;
 use crate::reply::Request;
 use crate::resolve::stage::{IcmpError, Next, Reply, Stage, StageDef};
-use crate::resolve::topology::own_address;
+use crate::resolve::topology::{is_pods, own_address};
 use crate::resolve::walk::{Copy, Effect, Walk};
 use crate::tables::{Exact, Prefixes};
 
@@ -230,6 +231,19 @@ fn may_be_cut(walk: &mut Walk<'_>) -> bool {
         && walk.frame().get(flags).is_some_and(|flags| flags & DONT_FRAGMENT == 0)
 }
 
+/// The outside sends to a pod by way of the node, whose address it knows: the switch is the node's network, and need not
+/// trouble its kernel.
+fn is_by_way_of_the_node(walk: &mut Walk<'_>, router: &Router) -> bool {
+    let Some(destination) = walk.key.destination() else { return false };
+    if router.uplink != Some(walk.key.in_port()) || !is_pods(router, destination) {
+        return false;
+    }
+    let (bridge, to) = (walk.bridge, walk.key.eth_dst());
+    let same = |address: &&IpAddr| address.is_ipv4() == destination.is_ipv4();
+    let node = router.node.iter().find(same).map(|&address| AddressKey { bridge, address });
+    node.and_then(|key| walk.topology.endpoint(key, &mut walk.asked)).is_some_and(|node| node.mac == to)
+}
+
 impl Stage for Routing {
     fn clone_box(&self) -> Box<dyn Stage> {
         Box::new(self.clone())
@@ -280,7 +294,7 @@ impl Stage for Routing {
     fn decide(&self, walk: &mut Walk<'_>) -> Next {
         let (true, Some(router)) = (walk.routed, walk.router) else { return Next::Continue };
         let translated = walk.key.destination() != walk.start.destination();
-        if !translated && walk.key.eth_dst() != router.mac {
+        if !translated && walk.key.eth_dst() != router.mac && !is_by_way_of_the_node(walk, router) {
             return Next::Continue;
         }
         let (Some(source), Some(destination)) = (walk.start.source(), walk.key.destination()) else {
@@ -421,6 +435,20 @@ mod tests {
         assert_eq!((decided.key.eth_dst(), decided.key.eth_src(), decided.hops), (NEXT, ROUTER_MAC, 1));
         let decided = bench.decide_with(POD, &frame, |walk| walk.routed = false);
         assert_eq!((decided.deps, bench.stage.mask(POD, false)), (Default::default(), KeyMask::EMPTY));
+    }
+
+    #[test]
+    fn what_the_outside_sends_to_a_pod_by_way_of_the_node_is_routed() {
+        let bench = bench();
+        let sent = |port, to: MacAddr, destination| {
+            let mut frame = packet(port, "198.51.100.1", destination);
+            frame[..6].copy_from_slice(&to.0);
+            bench.decide(port, &frame).outputs
+        };
+        assert_eq!(sent(UPLINK, mac(LOCAL), "10.0.0.5"), out(POD));
+        assert_eq!(sent(UPLINK, mac(LOCAL), "203.0.113.1"), [], "the node's own business");
+        assert_eq!(sent(UPLINK, mac(OTHER), "10.0.0.5"), [], "somebody else's");
+        assert_eq!(sent(OTHER, mac(LOCAL), "10.0.0.5"), [], "pods know the gateway");
     }
 
     #[test]
