@@ -11,7 +11,6 @@
 pub(crate) mod clock;
 mod idle;
 mod rx;
-mod share;
 mod tx;
 
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use api::PortId;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use crossbeam::utils::CachePadded;
 use pipeline::burst::{Burst, Verdict};
-use pipeline::counters::{Count, Counters};
+use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
 use pipeline::live::{Live, Now};
 use pipeline::probe::cells::Moment;
@@ -36,7 +35,6 @@ use crate::publish::Reader;
 use clock::Clock;
 use idle::Idle;
 use rx::Queues;
-use share::{Shares, Spent};
 use tx::Transmit;
 
 /// What workers go by: replaced as a whole, never changed.
@@ -146,8 +144,8 @@ pub struct Worker {
     commands: Receiver<Command>,
     pending: Arc<CachePadded<AtomicBool>>,
     gone: Sender<PortId>,
-    /// Whose first packets are walked.
-    shares: Shares,
+    /// Queues that had frames in the last turn: with more than one, each gets its share.
+    busy: usize,
     /// When the last turn ended, ticks.
     last: u64,
 }
@@ -193,7 +191,7 @@ impl Worker {
             commands: receiver,
             pending: Arc::clone(&pending),
             gone,
-            shares: Shares::default(),
+            busy: 0,
             last: ticks(),
         };
         Ok((worker, Handle { commands, pending, wake, counters, gone: gone_receiver }))
@@ -222,11 +220,14 @@ impl Worker {
         self.clock.advance(start);
         self.queues.look(start);
         let mut frames = 0;
-        self.shares.turn();
+        let (sharers, mut busy) = (self.busy, 0);
         for _ in 0..self.queues.ready() {
             let Some(at) = self.queues.next() else { break };
-            frames += self.burst(at, &mut lap);
+            let taken = self.burst(at, sharers, &mut lap);
+            frames += taken;
+            busy += usize::from(taken != 0);
         }
+        self.busy = busy;
         let Self { reader, live, counters, pipeline, burst, stash, transmit, clock, .. } = self;
         let (moment, snapshot) = in_force(reader, live);
         if transmit.is_waiting() {
@@ -251,8 +252,8 @@ impl Worker {
     }
 
     /// One burst of one queue, from rx to tx.
-    fn burst(&mut self, at: usize, lap: &mut impl FnMut(Lap)) -> usize {
-        let Self { reader, live, counters, pipeline, burst, stash, queues, shares, transmit, clock, gone, .. } = self;
+    fn burst(&mut self, at: usize, sharers: usize, lap: &mut impl FnMut(Lap)) -> usize {
+        let Self { reader, live, counters, pipeline, burst, stash, queues, transmit, clock, gone, .. } = self;
         let Some(queue) = queues.get(at) else { return 0 };
         let (port, start) = (queue.port, ticks());
         burst.reset(port);
@@ -261,7 +262,6 @@ impl Worker {
         (0..queue.rx.lost()).for_each(|_| counters.dropped(port, DropReason::NoFrame));
         let frames = burst.len();
         lap(Lap::Rx);
-        let (mut walks, mut refused) = (0, 0);
         if frames != 0 {
             let snapshot = in_force(reader, live).1;
             let octets: usize = burst.frames.iter().take(frames).flatten().map(pipeline::raw::Frame::len).sum();
@@ -272,13 +272,11 @@ impl Worker {
             if !snapshot.captures.is_empty() {
                 snapshot.captures.ingress(burst);
             }
-            let (most, before) = (shares.walks(&mut queue.account), overload(counters, port));
+            let walks = queue.walks(sharers);
             let mut way = Way { reader, live, counters, pipeline, stash, transmit, now: clock.now() };
-            walks = way.carry(burst, most, lap);
-            refused = overload(counters, port).wrapping_sub(before) as usize;
+            way.carry(burst, walks, lap);
         }
-        let (ticks, more) = (ticks().wrapping_sub(start), matches!(result, Rx::More));
-        shares.charge(&mut queue.account, Spent { ticks, frames, walks, refused, more });
+        queue.charge(ticks().wrapping_sub(start));
         match result {
             Rx::Drained | Rx::Starved => queues.drained(at),
             Rx::More => queues.again(at),
@@ -348,23 +346,16 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Decide a burst, making at most `walks` walks, and send it. Returns how many were made.
+    /// Decide a burst, making at most `walks` walks, and send it.
     #[inline]
-    fn carry(&mut self, burst: &mut Burst, walks: usize, lap: &mut impl FnMut(Lap)) -> usize {
+    fn carry(&mut self, burst: &mut Burst, walks: usize, lap: &mut impl FnMut(Lap)) {
         let Self { reader, live, counters, pipeline, stash, transmit, now } = self;
         let (moment, snapshot) = in_force(reader, live);
         let turn = Turn { moment, program: &snapshot.program, live, counters, now: *now, walks };
-        let walked = pipeline.run_measured(burst, &turn, stash, |step| lap(Lap::Step(step)));
+        pipeline.run_measured(burst, &turn, stash, |step| lap(Lap::Step(step)));
         transmit.send(burst, pipeline, snapshot, stash, counters, *now);
         lap(Lap::Tx);
-        walked
     }
-}
-
-/// First packets of a port that were not walked, ever.
-#[inline]
-fn overload(counters: &Counters, port: PortId) -> u64 {
-    counters.port(port).drops.of(DropReason::MissOverload).map_or(0, Count::get)
 }
 
 /// Count the lanes that are dropped, by reason.
