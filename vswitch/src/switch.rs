@@ -169,6 +169,9 @@ impl Switch {
         let pool = pool::frame_pool(options.frames, options.spills)?;
         let live = Arc::new(Live::default());
         live.connections.configure(options.connections);
+        if options.cut_existing {
+            live.be_strict();
+        }
         let snapshot = Snapshot {
             since: live.cells.now(),
             program: Arc::new(Program::new(STAGES)),

@@ -8,6 +8,7 @@ pub mod meters;
 pub mod neighbors;
 pub mod stations;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::probe::cells::Cells;
@@ -35,6 +36,21 @@ pub struct Live {
     pub meters: Meters,
     /// What policies did not let through.
     pub denials: Denials,
+    /// Connections are cut when policies do not let them through any more ([`Self::is_strict`]).
+    strict: AtomicBool,
+}
+
+impl Live {
+    /// From now on a TCP connection that is come upon in its middle must be one that either end might have opened: else
+    /// what was cut would be taken up again by who was to be cut off from.
+    pub fn be_strict(&self) {
+        self.strict.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that is so. Set once, before there are packets: no decision needs to note it.
+    pub fn is_strict(&self) -> bool {
+        self.strict.load(Ordering::Relaxed)
+    }
 }
 
 /// The time, as the caller tells it: since an arbitrary start, never going back.

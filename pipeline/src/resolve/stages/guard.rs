@@ -148,16 +148,16 @@ impl Stage for Guarding {
         if !walk.routed {
             return Next::Continue;
         }
-        if guard.spoof && !is_honest(guard, walk) {
-            walk.say(|| format!("does not speak as {}", guard.name));
-            return Next::Drop(DropReason::Spoofed);
-        }
         if let Some(why) = &guard.isolated {
             let of_the_link = walk.layers.kind == Kind::Arp || is_of_the_link(walk);
             if !of_the_link && !is_to_the_node(walk) {
                 walk.say(|| format!("{} is isolated: {why}", guard.name));
                 return Next::Drop(DropReason::Isolated);
             }
+        }
+        if guard.spoof && !is_honest(guard, walk) {
+            walk.say(|| format!("does not speak as {}", guard.name));
+            return Next::Drop(DropReason::Spoofed);
         }
         Next::Continue
     }

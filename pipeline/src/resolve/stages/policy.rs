@@ -22,11 +22,13 @@ use std::sync::Arc;
 use api::{AddressKey, Change, Delta, PortId, Proto, RulesetId, Subject};
 
 use super::guard::{is_of_the_link, is_to_the_node};
+use crate::burst::guard;
 use crate::drop::DropReason;
 use crate::key::KeyMask;
 use crate::live::Now;
 use crate::live::connections::Tuple;
 use crate::live::denials::{Denied, Way};
+use crate::parse::proto;
 use crate::probe::cells::Touched;
 use crate::resolve::ahead::{LAST_LOOK, Sight};
 use crate::resolve::stage::{Next, Stage, StageDef};
@@ -117,6 +119,33 @@ impl Policies {
                 Denied { subject, way: *way, by, rule: None }
             }
         })
+    }
+
+    /// A TCP packet of no connection, which passes as if it opened one. If it is no SYN, the other end may have opened what it
+    /// is of, and be cut off.
+    fn middle(&self, walk: &mut Walk<'_>, (src, dst): (IpAddr, IpAddr)) -> Next {
+        if walk.has(guard::SYN) || self.is_of_the_node(walk, src) || is_to_the_node(walk) {
+            return Next::Continue;
+        }
+        walk.guard_flags(guard::SYN);
+        let back = Opening { src: dst, dst: src, to: Some((Proto::Tcp, walk.key.tp_src())) };
+        let bridge = walk.bridge;
+        let opener = self.subjects.get(AddressKey { bridge, address: dst }, &mut walk.asked);
+        let opened = self.subjects.get(AddressKey { bridge, address: src }, &mut walk.asked);
+        let here = |subject: &&Arc<Subject>| subject.port.is_some();
+        for (way, subject, peer, peer_address, reason) in [
+            (Way::Egress, opener, opened, src, DropReason::PolicyEgress),
+            (Way::Ingress, opened, opener, dst, DropReason::PolicyIngress),
+        ] {
+            let Some(subject) = subject.filter(here) else { continue };
+            let id = if way == Way::Egress { subject.egress } else { subject.ingress };
+            let Some(ruleset) = id.and_then(|id| self.rulesets.get(id, &mut walk.asked)) else { continue };
+            if let Err(denied) = self.ask(walk, &back, &Side { way, subject, ruleset, peer, peer_address }) {
+                walk.denied = Some(denied);
+                return Next::Drop(reason);
+            }
+        }
+        Next::Continue
     }
 
     /// What came in where the node is is the node's. A trace may have put there what comes in nowhere here: then it is the
@@ -230,7 +259,12 @@ impl Stage for Policies {
         }
         let (Some(src), Some(dst)) = (walk.key.source(), walk.key.destination()) else { return Next::Continue };
         let to = Proto::of(walk.key.ip_proto()).map(|proto| (proto, walk.key.tp_dst()));
-        self.first(walk, &Opening { src, dst, to })
+        match self.first(walk, &Opening { src, dst, to }) {
+            Next::Continue if walk.live.is_strict() && walk.key.ip_proto() == proto::TCP => {
+                self.middle(walk, (src, dst))
+            }
+            next => next,
+        }
     }
 }
 

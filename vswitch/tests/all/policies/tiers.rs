@@ -72,7 +72,7 @@ fn row_2_2_egress_knows_networks_nodes_and_protocols() {
         let ports = "protocols: [{tcp: {destinationPort: {range: {start: 8080, end: 8081}}}}, {udp: {destinationPort: {number: 8080}}}]";
         see(&format!("{{action: Deny, to: [{{namespaces: {{}}}}], {ports}}}"), false, false, true);
         see(
-            &format!("{{action: Deny, to: [{{namespaces: {{}}}}], {}}}", ports.replace("8080", "8070")),
+            &format!("{{action: Deny, to: [{{namespaces: {{}}}}], {}}}", ports.replace("808", "807")),
             true,
             true,
             true,

@@ -156,9 +156,9 @@ const HARMS: &[(&str, Harm, &[&str])] = &[
                 })
             };
             let web = groups("pod/shop/web-0").unwrap();
-            subject(rows, "pod/shop/api", |subject| subject.groups = web.clone())
+            subject(rows, "pod/lab/x", |subject| subject.groups = web.clone())
         },
-        &["policy: pod/shop/api 10.1.0.13 to pod/shop/db 10.1.0.12, tcp 5432: expected deny", "found out by shop.db"],
+        &["policy: pod/lab/x 10.1.0.15 to pod/shop/db 10.1.0.12, tcp 5432: expected deny"],
     ),
     (
         "a rule is missing",

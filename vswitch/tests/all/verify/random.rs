@@ -135,9 +135,15 @@ impl Dice {
                 2 => json!({"networks": [dice.one(&["10.1.0.0/29", "203.0.113.0/25", "fd00::/16", "0.0.0.0/0"])]}),
                 _ => json!({"nodes": {"matchLabels": {"rank": dice.one(&["r1", "r2"])}}}),
             });
-            let mut rule = json!({"action": dice.one(&["Accept", "Deny", "Pass"]), side: peers});
+            let mut rule = json!({"action": dice.one(&["Accept", "Deny", "Pass"]), side: peers.clone()});
             if dice.below(2) > 0 {
-                rule["protocols"] = dice.protocols();
+                let protocols = dice.protocols();
+                // Only pods have names for their ports.
+                let named = protocols.to_string().contains("destinationNamedPort");
+                let pods = !["networks", "nodes"].iter().any(|peer| peers.to_string().contains(peer));
+                if pods || !named {
+                    rule["protocols"] = protocols;
+                }
             }
             rule
         })

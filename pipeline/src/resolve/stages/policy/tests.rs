@@ -290,6 +290,21 @@ fn n24_a_known_connection_stands_if_it_would_be_made_now() {
 }
 
 #[test]
+fn n24_what_was_cut_is_not_taken_up_again_from_its_middle() {
+    let trial = trial(vec![isolating(1, &[])]);
+    // What b says to a in the middle of something may be an answer to what a opened, or of what b opened itself.
+    let middle = flow(6, &to(B[0], 80), &to(A[0], 4000), ACK);
+    let opening = flow(6, &to(B[0], 80), &to(A[0], 4000), SYN);
+    assert_eq!(fate(&trial, 2, &middle), None);
+    trial.live.be_strict();
+    assert_eq!(fate(&trial, 2, &middle).unwrap().0, DropReason::PolicyIngress);
+    let (next, walk) = trial.decide(2, &middle, |_| ());
+    assert!(next == Next::Drop(DropReason::PolicyIngress) && walk.guard & crate::burst::guard::SYN != 0);
+    assert_eq!(fate(&trial, 2, &opening), None);
+    assert_eq!(fate(&trial, 2, &flow(6, &to(B[0], 80), "192.0.2.1:4000", ACK)), None, "to the node");
+}
+
+#[test]
 fn a_denial_rests_on_both_pods_and_on_the_rules() {
     let frame = flow(6, "10.0.0.1:4000", "10.0.0.2:80", SYN);
     let accept = isolating(1, &[rule(Action::Accept, anybody(), None)]);
