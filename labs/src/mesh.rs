@@ -24,6 +24,8 @@ mod server;
 use client::Clients;
 use server::Servers;
 
+/// Times that what should have passed is asked again: hundreds of first packets at once are more than a port may bring.
+const AGAIN: usize = 3;
 /// What is not to pass has at least this long to pass all the same.
 const SILENCE: Duration = Duration::from_millis(350);
 /// Source ports of runs, each used once in the life of the process: below those that kernels choose, and node ports.
@@ -218,9 +220,12 @@ impl<'a> Mesh<'a> {
     pub fn ask(&mut self, questions: &[Question], to_pass: impl Fn(usize) -> bool) -> anyhow::Result<Vec<Fate>> {
         let expected: Vec<bool> = (0..questions.len()).map(to_pass).collect();
         let mut fates = self.once(questions, &expected)?;
-        let lost = |at: &usize| expected[*at] && !matches!(fates[*at], Fate::Passed(_));
-        let again: Vec<usize> = (0..questions.len()).filter(lost).collect();
-        if !again.is_empty() {
+        for _ in 0..AGAIN {
+            let lost = |at: &usize| expected[*at] && !matches!(fates[*at], Fate::Passed(_));
+            let again: Vec<usize> = (0..questions.len()).filter(lost).collect();
+            if again.is_empty() {
+                break;
+            }
             let questions: Vec<Question> = again.iter().map(|at| questions[*at]).collect();
             let second = self.once(&questions, &vec![true; again.len()])?;
             again.iter().zip(second).for_each(|(at, fate)| fates[*at] = fate);

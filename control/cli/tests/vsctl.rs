@@ -219,7 +219,7 @@ fn objects_are_applied_shown_and_deleted_as_with_kubectl() {
             1,
             String::new(),
             "vsctl: get: \"deploy\": no kind of object that is kept here; there are nodes, namespaces, pods, services, \
-             endpointslices, servicecidrs\n",
+             endpointslices, servicecidrs, networkpolicies, clusternetworkpolicies\n",
         ),
         ("delete svc nope".to_owned(), 1, String::new(), "vsctl: delete: service/nope: not found\n"),
         ("delete svc/web".to_owned(), 0, "service/web deleted\n".to_owned(), ""),

@@ -91,8 +91,9 @@ fn matrix(report: &mut Report, tenants: &Tenants) -> anyhow::Result<()> {
     let mut grid = Grid::new(&members, PODS.len(), PORTS, &[])?;
     report.say(&format!("{}\n  SCTP is spoken by {}", grid.legend(), grid.sctp()));
     report.measured(format!("{} cells a grid", grid.len()));
+    // What a step leaves behind shows in the next one's table.
+    let before = grid.ask(|_| true)?;
     for (number, step) in SERIES.into_iter().flatten().enumerate() {
-        let before = grid.ask(|_| true)?;
         report.say(&format!("  before\n{}", grid.draw(&before, |_| true)));
         tenants.daemon.apply(&step.manifests())?;
         if !step.change.is_empty() {
@@ -110,7 +111,6 @@ fn matrix(report: &mut Report, tenants: &Tenants) -> anyhow::Result<()> {
         }
         let says = |case: &Case| step.expects(case);
         report.say(&format!("  after\n{}", grid.draw(&after, says)));
-        // What earlier steps deleted is gone.
         let table = match grid.compare(&before, |_| true) {
             Probe::Arrived(_) => grid.compare(&after, says),
             Probe::Silent(text) => Probe::Silent(format!("before there is any policy, {text}")),
