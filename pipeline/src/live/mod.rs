@@ -37,7 +37,7 @@ pub struct Live {
     /// What policies did not let through.
     pub denials: Denials,
     /// Connections are cut when policies do not let them through any more ([`Self::is_strict`]).
-    strict: AtomicBool,
+    pub strict: AtomicBool,
 }
 
 impl Live {

@@ -22,8 +22,10 @@ const PORT: u16 = 9000;
 const PORTS: [u16; 2] = [9001, 9002];
 /// Between two datagrams of who does not wait to be let in.
 const PAUSE: Duration = Duration::from_millis(2);
-/// So long after everything is in place.
-const AFTER: Duration = Duration::from_millis(300);
+/// So long a pod is there without its object.
+const BEFORE: Duration = Duration::from_millis(300);
+/// So long after everything is in place: kernels ask once a second for an address that did not answer.
+const AFTER: Duration = Duration::from_millis(1800);
 
 /// Connections of a guest to the database, made while there was no policy.
 #[derive(Debug)]
@@ -90,7 +92,7 @@ fn comes(tenants: &Tenants, name: &'static str) -> anyhow::Result<Probe> {
         scope.spawn(|| send(&here, guest.address, &done));
         let come = || {
             tenants.attach(name)?;
-            std::thread::sleep(AFTER);
+            std::thread::sleep(BEFORE);
             tenants.daemon.apply(&spec.manifest())?;
             std::thread::sleep(AFTER);
             anyhow::Ok(())
