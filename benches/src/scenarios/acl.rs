@@ -185,7 +185,8 @@ fn first_packets(frames: &[(Vec<u8>, Layers)], lists: Vec<Change>) -> Result<f64
                 (walk.outputs, walk.effects) = std::mem::take(&mut spare);
                 std::hint::black_box(program.decide(&mut walk));
                 spare = (std::mem::take(&mut walk.outputs), std::mem::take(&mut walk.effects));
-                (spare.0.clear(), spare.1.clear());
+                spare.0.clear();
+                spare.1.clear();
             }
             slices.push((ticks() - start) as f64 / frames.len() as f64);
         }

@@ -47,6 +47,9 @@ impl<T: Hash + Eq> Numbers<T> {
 /// of the live rows. 0: nothing decides.
 type Half = [u32; 4];
 
+/// What two classes have between them: which, and the questions at which they may be told apart.
+type Meeting = (u32, Vec<Met>);
+
 /// Rules that decide in one direction, and which of them each class is met by.
 struct Direction<'a> {
     way: Way,
@@ -54,7 +57,7 @@ struct Direction<'a> {
     /// By class: its place in `deciding`.
     of: Vec<Option<usize>>,
     /// By place in `deciding`, then by class.
-    met: Vec<Vec<Option<(u32, Vec<Met>)>>>,
+    met: Vec<Vec<Option<Meeting>>>,
     /// By ruleset, then by class.
     met_live: HashMap<RulesetId, Vec<Option<u32>>>,
     numbers: Numbers<Vec<Met>>,

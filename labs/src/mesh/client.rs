@@ -1,6 +1,7 @@
 //! The clients of one run of a mesh: all ask from the same port, each of its own host.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -92,9 +93,9 @@ impl<'a> Clients<'a> {
         });
         let mut asking = HashMap::new();
         for question in self.questions {
-            if !asking.contains_key(&question.from) {
+            if let Entry::Vacant(place) = asking.entry(question.from) {
                 let (Some(v4), Some(v6)) = (datagrams.next(), datagrams.next()) else { break };
-                asking.insert(question.from, (v4, v6));
+                place.insert((v4, v6));
             }
         }
         for socket in &self.sockets {

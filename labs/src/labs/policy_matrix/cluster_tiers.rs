@@ -15,7 +15,7 @@ pub(super) const STEPS: &[Step] = &[
             ),
             Of("x", "all", "podSelector: {}, ingress: [{}]"),
         ],
-        |case| !(case.to_in("x") && case.from_in("y")),
+        |case| !(case.is_to("x") && case.is_from("y")),
     ),
     Step::new(
         "CNP of tier Admin the first rule that matches decides: accept in spite of a NetworkPolicy, or pass to it",
@@ -34,9 +34,9 @@ pub(super) const STEPS: &[Step] = &[
             Of("x", "deny", "podSelector: {}, policyTypes: [Ingress]"),
         ],
         |case| {
-            let z = case.from_in("z") && case.over == Tcp && case.port == 80;
-            let y = case.from_in("y") && !(case.over == Sctp && case.port == 80);
-            !case.to_in("x") || z || y
+            let z = case.is_from("z") && case.over == Tcp && case.port == 80;
+            let y = case.is_from("y") && !(case.over == Sctp && case.port == 80);
+            !case.is_to("x") || z || y
         },
     ),
     Step::new(
@@ -49,7 +49,7 @@ pub(super) const STEPS: &[Step] = &[
             ),
             Of("y", "all", "podSelector: {matchLabels: {pod: a}}, ingress: [{}]"),
         ],
-        |case| !(case.from_in("z") && (case.to_in("x") || matches!(case.to, "y/b" | "y/c"))),
+        |case| !(case.is_from("z") && (case.is_to("x") || matches!(case.to, "y/b" | "y/c"))),
     ),
     Step::new(
         "CNP egress to networks, which pods are in as well, and by the names of ports",
@@ -66,8 +66,8 @@ pub(super) const STEPS: &[Step] = &[
             ),
         ],
         |case| {
-            let networks = case.from_in("x") && case.to_in("y") && case.over == Tcp && case.v4();
-            let names = case.from_in("z") && case.to_in("y") && case.to_web();
+            let networks = case.is_from("x") && case.is_to("y") && case.over == Tcp && case.v4();
+            let names = case.is_from("z") && case.is_to("y") && case.is_to_web();
             !(networks || names)
         },
     ),

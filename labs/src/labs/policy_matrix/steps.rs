@@ -79,16 +79,16 @@ impl Policy {
 }
 
 impl Case {
-    pub(super) fn from_in(&self, namespace: &str) -> bool {
+    pub(super) fn is_from(&self, namespace: &str) -> bool {
         self.from.split('/').next() == Some(namespace)
     }
 
-    pub(super) fn to_in(&self, namespace: &str) -> bool {
+    pub(super) fn is_to(&self, namespace: &str) -> bool {
         self.to.split('/').next() == Some(namespace)
     }
 
     /// It is asked by a pod.
-    fn from_pod(&self) -> bool {
+    fn is_from_pod(&self) -> bool {
         self.from.contains('/')
     }
 
@@ -102,7 +102,7 @@ impl Case {
     }
 
     /// Where the destination has its port `web`.
-    pub(super) fn to_web(&self) -> bool {
+    pub(super) fn is_to_web(&self) -> bool {
         self.over == Tcp && self.port == if self.pod() == "c" { 81 } else { 80 }
     }
 }
@@ -122,12 +122,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::new(
         "N7 N17 N25 ingress denied in x: nobody reaches it, it reaches everybody else and is answered",
         &[Of("x", "deny", "podSelector: {}, policyTypes: [Ingress]")],
-        |case| !case.to_in("x"),
+        |case| !case.is_to("x"),
     ),
     Step::new(
         "N7 N17 egress denied in x: it reaches nobody, everybody else reaches it and is answered",
         &[Of("x", "deny", "podSelector: {}, policyTypes: [Egress]")],
-        |case| !case.from_in("x"),
+        |case| !case.is_from("x"),
     ),
     Step::new(
         "N6 a policy selects pods by labels: ingress is denied to b of x alone",
@@ -137,7 +137,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::new(
         "N9 a namespace selector lets in all pods of y",
         &[Of("x", "from-y", "podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: y}}}]}]")],
-        |case| !case.to_in("x") || case.from_in("y"),
+        |case| !case.is_to("x") || case.is_from("y"),
     ),
     Step::new(
         "N9 both selectors in one entry mean both: b of y, and nobody else",
@@ -147,7 +147,7 @@ pub(super) const STEPS: &[Step] = &[
             "podSelector: {}, ingress: [{from: \
              [{namespaceSelector: {matchLabels: {ns: y}}, podSelector: {matchLabels: {pod: b}}}]}]",
         )],
-        |case| !case.to_in("x") || case.from == "y/b",
+        |case| !case.is_to("x") || case.from == "y/b",
     ),
     Step::new(
         "N9 both selectors in two entries mean either: all of y, and b of the policy's own namespace",
@@ -157,7 +157,7 @@ pub(super) const STEPS: &[Step] = &[
             "podSelector: {}, ingress: [{from: \
              [{namespaceSelector: {matchLabels: {ns: y}}}, {podSelector: {matchLabels: {pod: b}}}]}]",
         )],
-        |case| !case.to_in("x") || case.from_in("y") || case.from == "x/b",
+        |case| !case.is_to("x") || case.is_from("y") || case.from == "x/b",
     ),
     Step::new(
         "N8 N9 an empty namespace selector is every pod and no other address, an empty pod selector every pod of the namespace",
@@ -167,8 +167,8 @@ pub(super) const STEPS: &[Step] = &[
             Of("z", "all", "podSelector: {}, ingress: [{from: []}]"),
         ],
         |case| match case.to.split('/').next() {
-            Some("x") => case.from_pod(),
-            Some("y") => case.from_in("y"),
+            Some("x") => case.is_from_pod(),
+            Some("y") => case.is_from("y"),
             _ => true,
         },
     ),
@@ -182,7 +182,7 @@ pub(super) const STEPS: &[Step] = &[
              podSelector: {matchExpressions: [{key: pod, operator: NotIn, values: [c]}, {key: none, operator: DoesNotExist}]}\
              }]}]",
         )],
-        |case| !case.to_in("x") || matches!(case.from, "y/a" | "y/b" | "z/a" | "z/b"),
+        |case| !case.is_to("x") || matches!(case.from, "y/a" | "y/b" | "z/a" | "z/b"),
     ),
     Step::new(
         "N8 N11 ports: a number is TCP's, a protocol all its ports, neither is all of TCP",
@@ -201,7 +201,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::new(
         "N21 a policy of SCTP alone isolates, and never opens TCP or UDP",
         &[Of("x", "sctp", "podSelector: {}, ingress: [{ports: [{protocol: SCTP, port: 80}]}]")],
-        |case| !case.to_in("x") || (case.over == Sctp && case.port == 80),
+        |case| !case.is_to("x") || (case.over == Sctp && case.port == 80),
     ),
     Step::new(
         "N12 a port by name is each destination's own, of its protocol, for ingress and egress",
@@ -219,7 +219,7 @@ pub(super) const STEPS: &[Step] = &[
         ],
         |case| {
             let sig = case.pod() == "a" && case.over == Sctp && case.port == 81;
-            (!case.to_in("x") || case.to_web() || sig) && (!case.from_in("z") || case.to_web())
+            (!case.is_to("x") || case.is_to_web() || sig) && (!case.is_from("z") || case.is_to_web())
         },
     ),
     Step::new(
@@ -254,9 +254,9 @@ pub(super) const STEPS: &[Step] = &[
              {ipBlock: {cidr: \"fd00:244:1::/64\", except: [\"fd00:244:1::1:0/112\"]}}, {ipBlock: {cidr: \"2001:db8::/64\"}}]}]",
         )],
         |case| {
-            let v4 = case.from_in("x") || matches!(case.from, "y/a" | "z/b" | "z/c");
-            let v6 = case.from_in("y") || case.from_in("z") || case.from == "outside";
-            !case.to_in("x") || if case.v4() { v4 } else { v6 }
+            let v4 = case.is_from("x") || matches!(case.from, "y/a" | "z/b" | "z/c");
+            let v6 = case.is_from("y") || case.is_from("z") || case.from == "outside";
+            !case.is_to("x") || if case.v4() { v4 } else { v6 }
         },
     ),
     Step::new(
@@ -266,7 +266,7 @@ pub(super) const STEPS: &[Step] = &[
             "block",
             "podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.244.1.16/28, except: [10.244.1.18/32]}}]}]",
         )],
-        |case| !case.from_in("z") || (case.v4() && matches!(case.to, "x/a" | "x/c")),
+        |case| !case.is_from("z") || (case.v4() && matches!(case.to, "x/a" | "x/c")),
     ),
     Step::new(
         "N2 N3 both ends have to allow, and several policies allow what any of them does",
@@ -288,8 +288,8 @@ pub(super) const STEPS: &[Step] = &[
             ),
         ],
         |case| {
-            let into_y = case.from_in("x") && (case.over == Udp || (case.over == Tcp && case.port == 80));
-            (!case.from_in("x") || case.to_in("y")) && (!case.to_in("y") || into_y)
+            let into_y = case.is_from("x") && (case.over == Udp || (case.over == Tcp && case.port == 80));
+            (!case.is_from("x") || case.is_to("y")) && (!case.is_to("y") || into_y)
         },
     ),
     Step::new(
@@ -307,7 +307,7 @@ pub(super) const STEPS: &[Step] = &[
                 "podSelector: {}, policyTypes: [Ingress], ingress: [{}], egress: [{ports: [{port: 9}]}]",
             ),
         ],
-        |case| !case.to_in("x") && (!case.from_in("x") || case.to_in("y")),
+        |case| !case.is_to("x") && (!case.is_from("x") || case.is_to("y")),
     ),
     Step {
         change: &[
@@ -323,7 +323,7 @@ pub(super) const STEPS: &[Step] = &[
                 "podSelector: {}, ingress: [{from: \
                  [{namespaceSelector: {matchLabels: {ns: y}}, podSelector: {matchLabels: {pod: b}}}]}]",
             )],
-            |case| !case.to_in("x") || matches!(case.from, "y/b" | "y/c" | "z/b"),
+            |case| !case.is_to("x") || matches!(case.from, "y/b" | "y/c" | "z/b"),
         )
     },
 ];

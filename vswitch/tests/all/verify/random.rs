@@ -113,7 +113,7 @@ impl Dice {
             2 => spec["policyTypes"] = json!(["Egress"]),
             _ => spec["policyTypes"] = json!(["Ingress", "Egress"]),
         }
-        policy(&self.one(&["s0", "s1"]), &self.one(&["p", "q", "r"]), spec)
+        policy(self.one(&["s0", "s1"]), self.one(&["p", "q", "r"]), spec)
     }
 
     fn protocols(&mut self) -> Value {
@@ -158,7 +158,7 @@ impl Dice {
             "tier": self.one(&["Admin", "Baseline"]), "priority": self.below(3), "subject": subject,
             "ingress": self.cluster_rules("from"), "egress": self.cluster_rules("to")
         });
-        cluster_policy(&self.one(&["c", "d"]), spec)
+        cluster_policy(self.one(&["c", "d"]), spec)
     }
 
     /// Pods 0 to 7 by number; the last is on another node.
@@ -176,7 +176,7 @@ impl Dice {
 
     fn object(&mut self) -> Value {
         match self.below(9) {
-            0 => namespace(&self.one(&["s0", "s1"]), &self.labels()),
+            0 => namespace(self.one(&["s0", "s1"]), &self.labels()),
             1 | 2 => self.pod(),
             3..=6 => self.policy(),
             _ => self.cluster_policy(),

@@ -136,7 +136,7 @@ proptest! {
             let verdict = compiled.decide(&question);
             let (accepts, rule) = expected(&ruleset, &question);
             prop_assert_eq!(verdict.accepts, accepts, "{:?}", question);
-            let found = verdict.rule.map(|rule| std::ptr::from_ref(rule));
+            let found = verdict.rule.map(std::ptr::from_ref);
             prop_assert_eq!(found, rule.map(|at| Arc::as_ptr(&ruleset.rules[at])), "{:?}", question);
         }
     }
