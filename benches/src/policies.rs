@@ -1,4 +1,4 @@
-//! Policies of a [`node`](crate::node)'s network, as they arrive at a switch: resolved.
+//! Policies of the network of `crate::node`, as they arrive at a switch: resolved.
 //!
 //! ```text
 //!   clients   10.1.0.x   groups 1 clients,  10 + app             egress  → a ruleset of its app
