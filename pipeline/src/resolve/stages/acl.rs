@@ -23,6 +23,7 @@ use api::{Acl, AclAction, AclKey, AclPlace, AclWay, BridgeId, Change, Delta, Por
 
 use crate::drop::DropReason;
 use crate::key::{FlowKey, KeyMask};
+use crate::live::connections::Direction;
 use crate::parse::proto;
 use crate::probe::cells::Touched;
 use crate::resolve::stage::{IcmpError, Next, Reply, Stage, StageDef};
@@ -92,9 +93,9 @@ impl Lists {
         }
     }
 
-    /// What one list says.
-    fn ask(&self, list: &List, facts: &Facts, at: AclPlace, walk: &mut Walk<'_>) -> Answer {
-        if list.is_stateful() && walk.connection.is_some() {
+    /// What one list says. `known`: of a packet whose connection was let through here.
+    fn ask(&self, list: &List, facts: &Facts, at: AclPlace, known: bool, walk: &mut Walk<'_>) -> Answer {
+        if known && list.is_stateful() {
             return Answer::Pass;
         }
         let Some((index, rule)) = list.ask(facts) else { return Answer::Pass };
@@ -111,12 +112,13 @@ impl Lists {
 
     fn bridge(&self, facts: &Facts, walk: &mut Walk<'_>) -> Answer {
         let list = self.bridges.get(walk.bridge, &mut walk.asked);
-        list.map_or(Answer::Pass, |list| self.ask(list, facts, AclPlace::Bridge(walk.bridge), walk))
+        let known = walk.connection.is_some();
+        list.map_or(Answer::Pass, |list| self.ask(list, facts, AclPlace::Bridge(walk.bridge), known, walk))
     }
 
-    fn port(&self, port: PortId, facts: &Facts, walk: &mut Walk<'_>) -> Answer {
+    fn port(&self, port: PortId, facts: &Facts, known: bool, walk: &mut Walk<'_>) -> Answer {
         let list = self.ports.get(port, &mut walk.asked);
-        list.map_or(Answer::Pass, |list| self.ask(list, facts, AclPlace::Port(port), walk))
+        list.map_or(Answer::Pass, |list| self.ask(list, facts, AclPlace::Port(port), known, walk))
     }
 
     /// What comes in by a port.
@@ -125,7 +127,7 @@ impl Lists {
             return Answer::Pass;
         };
         match self.bridge(&facts, walk) {
-            Answer::Pass => self.port(walk.start.in_port(), &facts, walk),
+            Answer::Pass => self.port(walk.start.in_port(), &facts, walk.connection.is_some(), walk),
             other => other,
         }
     }
@@ -140,9 +142,12 @@ impl Lists {
             walk.outputs.clear();
             return whole;
         }
+        // A flooded packet was let through by some of its ways, not by all; an answer is wanted wherever it goes.
+        let flooded = walk.outputs.len() > 1;
+        let known = walk.connection.is_some_and(|found| !flooded || found.direction == Direction::Reply);
         let mut ways = std::mem::take(&mut walk.outputs);
         let mut refused = Answer::Pass;
-        ways.retain(|copy| match self.port(copy.port, &facts, walk) {
+        ways.retain(|copy| match self.port(copy.port, &facts, known, walk) {
             Answer::Pass => true,
             answer => {
                 refused = if refused == Answer::Reject { refused } else { answer };
