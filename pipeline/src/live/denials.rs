@@ -93,9 +93,12 @@ fn key(denied: &Denied) -> Key {
     (place(&denied.subject), denied.way, place(&denied.by), denied.rule)
 }
 
+/// Rows keep their numbers for as long as they are there: remembered denials name them.
 #[derive(Debug, Default)]
 struct Table {
-    rows: Vec<Row>,
+    rows: Vec<Option<Row>>,
+    /// Numbers of rows that were forgotten.
+    free: Vec<Slot>,
     slots: HashMap<Key, Slot, RandomState>,
 }
 
@@ -135,16 +138,25 @@ impl Denials {
 
     fn enter(&self, denied: &Denied, now: Now) -> Slot {
         let mut table = self.table.write();
-        let Table { rows, slots } = &mut *table;
+        let Table { rows, free, slots } = &mut *table;
         if let Some(slot) = slots.get(&key(denied)) {
             return *slot;
         }
-        if rows.len() >= ROWS {
-            return OTHERS;
-        }
-        let slot = Slot(rows.len() as u32);
         let (packets, used) = (AtomicU64::new(0), AtomicU32::new(now.second()));
-        rows.push(Row { denied: denied.clone(), packets, used });
+        let row = Some(Row { denied: denied.clone(), packets, used });
+        let slot = match free.pop() {
+            Some(slot) => {
+                if let Some(place) = rows.get_mut(slot.0 as usize) {
+                    *place = row;
+                }
+                slot
+            }
+            None if rows.len() >= ROWS => return OTHERS,
+            None => {
+                rows.push(row);
+                Slot(rows.len() as u32 - 1)
+            }
+        };
         slots.insert(key(denied), slot);
         slot
     }
@@ -152,7 +164,7 @@ impl Denials {
     /// So many more of a row.
     pub fn count(&self, slot: Slot, packets: u64, now: Now) {
         let table = self.table.read();
-        match table.rows.get(slot.0 as usize) {
+        match table.rows.get(slot.0 as usize).and_then(Option::as_ref) {
             Some(row) => {
                 row.packets.fetch_add(packets, Ordering::Relaxed);
                 row.used.store(now.second(), Ordering::Relaxed);
@@ -164,7 +176,7 @@ impl Denials {
     /// All rows, those of one text together.
     pub fn list(&self) -> Vec<DenialState> {
         let mut sums: HashMap<(Arc<str>, Way, String), u64, RandomState> = HashMap::default();
-        for Row { denied, packets, .. } in &self.table.read().rows {
+        for Row { denied, packets, .. } in self.table.read().rows.iter().flatten() {
             let key = (Arc::clone(&denied.subject), denied.way, denied.decider());
             *sums.entry(key).or_default() += packets.load(Ordering::Relaxed);
         }
@@ -193,17 +205,17 @@ impl Denials {
     /// Forget what has not counted for so many seconds, when there are so many rows that there may soon be no room. To be
     /// called with seconds enough that no remembered denial names such a row any more.
     pub fn forget(&self, silent: u32, now: Now) {
-        if self.table.read().rows.len() < ROWS / 2 {
+        if self.table.read().slots.len() < ROWS / 2 {
             return;
         }
         let mut table = self.table.write();
-        let Table { rows, slots } = &mut *table;
-        // Rows keep their numbers, so only those at the end can go.
-        while let Some(row) = rows.last()
-            && now.second().saturating_sub(row.used.load(Ordering::Relaxed)) > silent
-        {
-            slots.remove(&key(&row.denied));
-            rows.pop();
+        let Table { rows, free, slots } = &mut *table;
+        let is_silent = |row: &mut Row| now.second().saturating_sub(*row.used.get_mut()) > silent;
+        for (number, place) in (0..).zip(rows) {
+            if let Some(row) = place.take_if(is_silent) {
+                slots.remove(&key(&row.denied));
+                free.push(Slot(number));
+            }
         }
     }
 }

@@ -345,9 +345,7 @@ impl Resolver {
         if let (true, Some(mtu)) = (delivers, walk.cut) {
             ending = Ending::Cut(mtu);
         }
-        // What edits nothing is the same whatever the packet carries: the cache keeps nothing of it.
-        let edits = Edits::between(&walk.start, &walk.key, walk.hops);
-        let edits = if delivers && !edits.is_empty() { edits } else { Edits::default() };
+        let edits = if delivers { Edits::between(&walk.start, &walk.key, walk.hops) } else { Edits::default() };
         let connection = walk.connection.or(made).map(|found| (found.name, found.direction));
         // The choice among a service's backends is of the moment: only a connection keeps it.
         let fleeting = walk.service.is_some() && made.is_none();

@@ -86,7 +86,7 @@ impl Edits {
         let ipv4 = match start.eth_type() {
             0x0800 => true,
             0x86dd => false,
-            _ => return edits,
+            _ => return edits.settled(),
         };
         if hops != 0 {
             edits.what |= HOP;
@@ -138,8 +138,12 @@ impl Edits {
             };
             edits.ports_delta = delta(&counted(old), &counted(new));
         }
-        // Nothing to do looks the same whatever it is done to.
-        if edits.is_empty() { Self::default() } else { edits }
+        edits.settled()
+    }
+
+    /// Nothing to do looks the same whatever it is done to.
+    fn settled(self) -> Self {
+        if self.is_empty() { Self::default() } else { self }
     }
 
     /// Nothing is changed.
