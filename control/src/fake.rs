@@ -64,6 +64,8 @@ pub struct FakeSwitch {
     pub learned: Vec<StationState>,
     /// Where `options:netns=` leads: ports with another one are refused. Shared, so that a test can let one appear.
     pub namespaces: Arc<Mutex<Vec<String>>>,
+    /// Shapers.
+    pub shapers: BTreeMap<PortId, api::Shaper>,
     /// Refuse every transaction.
     pub refuse: bool,
     /// Refuse every transaction behind so many.
@@ -116,6 +118,7 @@ impl FakeSwitch {
             Change::Ruleset(delta) => step(&mut self.rulesets, |ruleset| ruleset.id, delta, "ruleset")?,
             Change::Subject(delta) => step(&mut self.subjects, |subject| subject.key, delta, "subject")?,
             Change::Acl(delta) => step(&mut self.acls, |acl| acl.key, delta, "acl")?,
+            Change::Shaper(delta) => step(&mut self.shapers, |shaper| shaper.port, delta, "shaper")?,
         }
         let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         for port in self.ports.values() {

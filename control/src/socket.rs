@@ -122,6 +122,7 @@ impl Control {
         if let Err(why) = cluster.program(&mut store, switch) {
             tracing::warn!("cluster: not in force: {why}");
         }
+        switch.restored();
         let refusal = |e: io::Error| Refusal(format!("{}: {}", options.socket.display(), reason(&e)));
         let mut listener = listen(&options.socket, options.socket_group).map_err(refusal)?;
         let poll = Poll::new().map_err(refusal)?;

@@ -6,7 +6,7 @@ use api::state::{
     Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, Probe, StationState, Traced,
     Walked, WorkerState,
 };
-use api::{BridgeId, Change, PortId, ServiceKey, Transaction};
+use api::{Attached, BridgeId, Change, PortId, ServiceKey, Transaction};
 
 /// Why something was not done: the thing, the value and the rule, in one line, without a verb in front.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +83,18 @@ pub trait Switch {
     /// What follows from the cluster's objects was refused, or is in force again. While it is not, it is tried again every
     /// second.
     fn behind(&mut self, _behind: bool) {}
+
+    /// The interface of a port, as it is in its namespace now: of a port that was attached for a container.
+    ///
+    /// # Errors
+    /// When there is no such port, or its device or namespace is gone.
+    fn interface(&self, port: PortId) -> Result<Attached, Refusal> {
+        Err(Refusal(format!("port #{port}: has no interface that can be looked at")))
+    }
+
+    /// All that was configured, and what follows from the cluster's objects, was told: packets may be read. Until then
+    /// none is, so that nothing is decided by half of it.
+    fn restored(&mut self) {}
 
     /// Called about once a second between requests, for the switch's own housekeeping: devices that went, counters to
     /// sum up. Must not take long: no request is answered meanwhile.

@@ -8,7 +8,7 @@ use api::reply::{
 };
 use api::state::Captured;
 use api::verb::VERBS;
-use api::{BridgeId, PortId, Request};
+use api::{AttachRefusal, AttachReply, BridgeId, PortId, Request};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -162,6 +162,20 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             let asked = policies::Asked { namespace: namespace.as_deref(), pod: pod.as_deref() };
             data(&policies::policies(&asked, store, switch)?)
         }
+        Request::Attach(attach) => data(&answered(store.attach(attach, switch))),
+        Request::Detach { id } => {
+            store.detach(id, switch)?;
+            data(&Text::default())
+        }
+        Request::AttachmentCheck { id, expected } => data(&answered(store.check_attachment(id, expected, switch))),
+        Request::AttachmentGc { network, valid } => {
+            store.collect_attachments(network, valid, switch)?;
+            data(&Text::default())
+        }
+        Request::AttachmentStatus { protocol, bridge, assigns } => {
+            data(&answered(store.attachment_status(*protocol, bridge.as_deref(), *assigns)))
+        }
+        Request::Attachments {} => data(&store.attachments(switch)),
         Request::Routes {} => data(&network::routes(store)),
         Request::Neighbors {} => data(&network::neighbors(store, switch)),
         Request::Connections { filter } => data(&Connections(network::connections(filter, store, switch))),
@@ -199,6 +213,11 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
         | Request::Get { .. }
         | Request::Verify { .. } => data(&Text::default()),
     }
+}
+
+/// What the plugin is told.
+fn answered(outcome: Result<AttachReply, AttachRefusal>) -> AttachReply {
+    outcome.unwrap_or_else(AttachReply::Refused)
 }
 
 fn fdb(bridge: BridgeId, store: &Store, switch: &dyn Switch) -> Fdb {

@@ -118,7 +118,8 @@ impl Node {
                 | Change::Guard(_)
                 | Change::Ruleset(_)
                 | Change::Subject(_)
-                | Change::Acl(_) => {}
+                | Change::Acl(_)
+                | Change::Shaper(_) => {}
             }
         }
     }

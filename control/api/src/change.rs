@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Acl, Bridge, Eligibility, Endpoint, Guard, HealthCheck, Neighbor, Port, Route, Router, Ruleset, Service,
-    ServiceRange, Station, Subject,
+    ServiceRange, Shaper, Station, Subject,
 };
 
 /// One noun before and after. `old` is what the switch has now: both are never `None`, and both have the same key.
@@ -72,6 +72,8 @@ pub enum Change {
     Subject(Delta<Subject>),
     /// Of an access list. It goes before its port or bridge, in the same transaction or earlier.
     Acl(Delta<Acl>),
+    /// Of how much may pass a port. It goes before its port, in the same transaction or earlier.
+    Shaper(Delta<Shaper>),
 }
 
 /// Changes that a packet sees all together or not at all, in an order in which each noun exists before it is named.
@@ -100,6 +102,7 @@ impl Transaction {
             Change::Ruleset(delta) => Change::Ruleset(delta.inverse()),
             Change::Subject(delta) => Change::Subject(delta.inverse()),
             Change::Acl(delta) => Change::Acl(delta.inverse()),
+            Change::Shaper(delta) => Change::Shaper(delta.inverse()),
         };
         Self { changes: self.changes.into_iter().rev().map(undo).collect() }
     }

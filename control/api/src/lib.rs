@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod addr;
+pub mod attachment;
 pub mod bridge;
 pub mod change;
 pub mod datum;
@@ -25,6 +26,10 @@ pub mod verb;
 
 pub use acl::{Acl, AclAction, AclKey, AclMatch, AclPlace, AclRule, AclWay};
 pub use addr::MacAddr;
+pub use attachment::{
+    Addressing, Assigned, Attach, AttachRefusal, AttachReply, Attached, AttachmentId, Bandwidth, Expected, HostPort,
+    Interface, InterfaceRoute, PodRef, Rate, Shaper,
+};
 pub use bridge::Bridge;
 pub use change::{Change, Delta, Transaction};
 pub use datum::Datum;

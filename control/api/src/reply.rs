@@ -9,12 +9,14 @@ use serde_json::Value;
 
 use crate::datum::Datum;
 use crate::state::{Captured, Coverage, PortStats, WorkerState};
-use crate::{MacAddr, Port, Request, Vlan};
+use crate::{AttachReply, MacAddr, Port, Request, Vlan};
 
+mod attachments;
 mod network;
 mod policies;
 mod verified;
 
+pub use attachments::{AttachmentRow, Attachments};
 pub use policies::{DeniedRow, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow};
 
 pub use network::{
@@ -310,6 +312,10 @@ pub fn text(request: &Request, answer: Value) -> Result<String, String> {
         Request::DumpConntrack { .. } => of::<Conntrack>(answer),
         Request::Trace { .. } => of::<Trace>(answer),
         Request::Verify { .. } => of::<Verified>(answer),
+        Request::Attachments {} => of::<Attachments>(answer),
+        Request::Attach(_) | Request::AttachmentCheck { .. } | Request::AttachmentStatus { .. } => {
+            of::<AttachReply>(answer)
+        }
         Request::AclAdd { .. }
         | Request::AclDel { .. }
         | Request::AclLoad { .. }
@@ -317,6 +323,8 @@ pub fn text(request: &Request, answer: Value) -> Result<String, String> {
         | Request::RouteDel { .. }
         | Request::NeighAdd { .. }
         | Request::NeighDel { .. }
+        | Request::Detach { .. }
+        | Request::AttachmentGc { .. }
         | Request::FlushConntrack { .. }
         | Request::FdbFlush { .. }
         | Request::FdbAdd { .. }

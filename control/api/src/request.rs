@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::attachment::{Attach, AttachmentId, Expected};
 use crate::filter::Filter;
 use crate::{AclMatch, AclRule, AclWay, MacAddr};
 
@@ -247,6 +248,45 @@ pub enum Request {
         /// Name of the port.
         port: String,
     },
+    /// Make an interface for a container; answered when packets see it, its address, its services and its policies.
+    #[serde(rename = "attach")]
+    Attach(Box<Attach>),
+    /// Remove an attachment and give its addresses back. It is no fault if it is not there.
+    #[serde(rename = "detach")]
+    Detach {
+        /// Which.
+        id: AttachmentId,
+    },
+    /// Compare an attachment with what it shall be.
+    #[serde(rename = "attachment/check")]
+    AttachmentCheck {
+        /// Which.
+        id: AttachmentId,
+        /// What it shall be.
+        expected: Expected,
+    },
+    /// Remove the attachments of a network that are not among these.
+    #[serde(rename = "attachment/gc")]
+    AttachmentGc {
+        /// The network.
+        network: String,
+        /// Container and interface of those that stay.
+        valid: Vec<(String, String)>,
+    },
+    /// Whether an attachment to a network could be made now.
+    #[serde(rename = "attachment/status")]
+    AttachmentStatus {
+        /// Version of the sentences between plugin and daemon.
+        protocol: u16,
+        /// The bridge; the cluster's when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bridge: Option<String>,
+        /// The daemon would have to give the addresses.
+        assigns: bool,
+    },
+    /// Attachments, with their addresses.
+    #[serde(rename = "attachments")]
+    Attachments {},
     /// Take the objects of manifests into the cluster, each for itself.
     #[serde(rename = "apply")]
     Apply {

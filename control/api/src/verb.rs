@@ -102,6 +102,7 @@ pub const VERBS: &[VerbDef] = &[
         Ok(Request::Services { namespace: w.namespace()?, wide: w.wide()? })) },
     VerbDef { options: &[POD, NAMESPACE, ALL_NAMESPACES], ..verb("policies", "[--pod NS/NAME] [-n NAMESPACE]", "network policies, whom they select and what they denied; with --pod: what decides for a pod", 0, 0, |w|
         Ok(Request::Policies { namespace: w.namespace()?, pod: w.value(&POD) })) },
+    verb("attachments", "", "interfaces of containers: network, container, port, addresses, pod", 0, 0, |_| Ok(Request::Attachments {})),
     verb("routes", "", "routes, of the cluster and stated", 0, 0, |_| Ok(Request::Routes {})),
     verb("neighbors", "", "neighbours, stated and learned", 0, 0, |_| Ok(Request::Neighbors {})),
     verb("connections", FILTER, "tracked connections, of which all conditions hold", 0, MANY, |w|

@@ -9,16 +9,19 @@ use std::path::PathBuf;
 
 use api::datum::Datum;
 use api::reply::{
-    self, AclRow, AclTable, AddressKind, Commands, ConnectionRow, Connections, Conntrack, CounterExample,
-    CoverageTable, DeniedRow, DropRow, Drops, Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow, ObjectTable,
-    Objects, Outcome, Output, Outputs, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow,
+    self, AclRow, AclTable, AddressKind, AttachmentRow, Attachments, Commands, ConnectionRow, Connections, Conntrack,
+    CounterExample, CoverageTable, DeniedRow, DropRow, Drops, Fdb, FdbRow, Got, NeighborRow, Neighbors, ObjectRow,
+    ObjectTable, Objects, Outcome, Output, Outputs, PodDirection, PodPolicies, PodPolicy, PodRule, Policies, PolicyRow,
     PortCounters, PortCountersRow, PortRow, Ports, RouteRow, Routes, ServiceRow, Services, Show, ShowBridge, ShowPort,
     Text, Trace, TrafficPolicy, Verified, Workers,
 };
 use api::request::Manifest;
 use api::state::{Coverage, PortStats, TraceStep, Tuple, WorkerState};
 use api::verb::VERBS;
-use api::{AclAction, AclWay, Choice, MacAddr, Port, Proto, Request, Vlan};
+use api::{
+    AclAction, AclWay, Addressing, Assigned, Attach, AttachRefusal, AttachReply, Attached, AttachmentId, Bandwidth,
+    Choice, Expected, HostPort, Interface, InterfaceRoute, MacAddr, PodRef, Port, Proto, Rate, Request, Vlan,
+};
 use serde_json::{Value, json};
 
 fn compare(name: &str, text: &str) {
@@ -85,6 +88,7 @@ const LINES: &[&str] = &[
     "policies --pod shop/web-0",
     "routes",
     "neighbors",
+    "attachments",
     "connections",
     "connections src=10.0.0.0/8 dst=fd00::1 sport=1 dport=2 proto=tcp state=ESTABLISHED port=p1 service=default/web",
     "dpctl/dump-conntrack",
@@ -128,6 +132,40 @@ fn every_request_is_written_as_it_was() {
     add("delete -f a.yaml", &Request::Delete { manifests, kind: None, names: Vec::new(), namespace: None });
     let rules = api::AclRule::list("1000 udp,tp_dst=53 allow\n0 ipv6 drop\n").unwrap();
     add("acl-load br0 from-lport FILE", &Request::AclLoad { at: "br0".into(), way: api::AclWay::FromPort, rules });
+    let id = AttachmentId { network: "pods".into(), container: "c1".into(), ifname: "eth0".into() };
+    let interface = attached().interface;
+    let attach = Attach {
+        protocol: api::attachment::PROTOCOL,
+        id: id.clone(),
+        netns: "/run/netns/c1".into(),
+        bridge: None,
+        kind: "tap".into(),
+        mtu: None,
+        mac: None,
+        addresses: Addressing::Daemon { wanted: Vec::new() },
+        pod: None,
+        host_ports: Vec::new(),
+        bandwidth: Bandwidth::default(),
+    };
+    add("attach", &Request::Attach(Box::new(attach.clone())));
+    let host_port = HostPort { address: Some([192, 0, 2, 1].into()), proto: Proto::Tcp, port: 8080, container: 80 };
+    let attach = Attach {
+        bridge: Some("br1".into()),
+        mtu: Some(1400),
+        mac: Some(attached().mac),
+        addresses: Addressing::Given(interface.clone()),
+        pod: Some(PodRef { namespace: "shop".into(), name: "web-0".into(), uid: Some("u1".into()) }),
+        host_ports: vec![host_port],
+        bandwidth: Bandwidth { ingress: Some(Rate { bits: 1_000_000, burst: 80_000 }), egress: None },
+        ..attach
+    };
+    add("attach, with all", &Request::Attach(Box::new(attach)));
+    add("detach", &Request::Detach { id: id.clone() });
+    let expected = Expected { netns: "/run/netns/c1".into(), mac: Some(attached().mac), mtu: Some(1400), interface };
+    add("attachment/check", &Request::AttachmentCheck { id, expected });
+    let valid = vec![("c1".to_owned(), "eth0".to_owned())];
+    add("attachment/gc", &Request::AttachmentGc { network: "pods".into(), valid });
+    add("attachment/status", &Request::AttachmentStatus { protocol: 1, bridge: None, assigns: true });
     add("capture p1", &Request::Capture { port: "p1".into() });
     for def in VERBS {
         assert!(LINES.iter().any(|line| line.split(' ').any(|word| word == def.name)), "{} has no example", def.name);
@@ -341,6 +379,28 @@ fn routes() -> Routes {
     ])
 }
 
+fn attached() -> Attached {
+    let gateway = Some([10, 244, 1, 1].into());
+    let address = "10.244.1.5/24".parse().unwrap();
+    let route = InterfaceRoute { prefix: "0.0.0.0/0".parse().unwrap(), gateway };
+    let interface = Interface { addresses: vec![Assigned { address, gateway }], routes: vec![route] };
+    Attached { mac: MacAddr([2, 0, 0, 0, 0, 5]), mtu: 1500, interface }
+}
+
+fn attachments() -> Attachments {
+    let row = AttachmentRow {
+        id: AttachmentId { network: "pods".into(), container: "c1".into(), ifname: "eth0".into() },
+        netns: "/run/netns/c1".into(),
+        bridge: "br-pods".into(),
+        port: "v3f9a1c".into(),
+        addresses: vec!["10.244.1.5/24".parse().unwrap()],
+        pod: Some("shop/web-0".into()),
+        error: None,
+    };
+    let alone = AttachmentRow { pod: None, addresses: Vec::new(), error: Some("device is gone".into()), ..row.clone() };
+    Attachments(vec![row, alone])
+}
+
 fn neighbors() -> Neighbors {
     let row = |address: &str, mac, state: &str, age| NeighborRow {
         bridge: "br-pods".into(),
@@ -500,6 +560,7 @@ fn every_answer_is_written_as_it_was() {
         ("acl-list br0", data(&|| serde_json::to_value(acls()))),
         ("routes", data(&|| serde_json::to_value(routes()))),
         ("neighbors", data(&|| serde_json::to_value(neighbors()))),
+        ("attachments", data(&|| serde_json::to_value(attachments()))),
         ("connections", data(&|| serde_json::to_value(Connections(connections())))),
         ("dpctl/dump-conntrack", data(&|| serde_json::to_value(Conntrack(connections())))),
         ("dpctl/flush-conntrack", data(&|| serde_json::to_value(Text::default()))),
@@ -522,6 +583,14 @@ fn every_answer_is_written_as_it_was() {
     let delete = Request::from_wire("delete", json!({"kind": "svc", "names": ["web"]})).unwrap();
     let answer = serde_json::to_value(&objects).unwrap();
     text += &format!("### delete svc web\n{answer}\n{}", reply::text(&delete, answer.clone()).unwrap());
+    let id = AttachmentId { network: "pods".into(), container: "c1".into(), ifname: "eth0".into() };
+    let expected = Expected { netns: "n".into(), mac: None, mtu: None, interface: Interface::default() };
+    let check = Request::AttachmentCheck { id, expected };
+    let refusal = AttachRefusal { code: 7, what: "mtu=0: not in 68..65521".into() };
+    for reply in [AttachReply::Attached(attached()), AttachReply::Fine, AttachReply::Refused(refusal)] {
+        let answer = serde_json::to_value(reply).unwrap();
+        text += &format!("### attachment/check\n{answer}\n{}", reply::text(&check, answer.clone()).unwrap());
+    }
     compare("replies.txt", &text);
 }
 

@@ -12,6 +12,7 @@ use api::{
     Station, Transaction, Vlan,
 };
 
+use super::attachments::Attachment;
 use crate::cluster::compile::binding::pod_of;
 use crate::cluster::model::Named;
 
@@ -33,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) routes: BTreeMap<RouteKey, Route>,
     /// None is empty.
     pub(crate) acls: BTreeMap<AclKey, Acl>,
+    /// By port. Those of the cluster bridge are told of by the cluster's compiler.
+    pub(crate) attachments: BTreeMap<PortId, Attachment>,
 }
 
 impl Config {
@@ -68,6 +71,7 @@ impl Config {
         self.neighbors.retain(|_, neighbor| neighbor.port != id);
         self.routes.retain(|_, route| port_of(route.to) != Some(id));
         self.acls.retain(|key, _| key.at != AclPlace::Port(id));
+        self.attachments.remove(&id);
         self.ports.remove(&id);
     }
 
@@ -81,6 +85,7 @@ impl Config {
             AclPlace::Port(port) => ports.get(&port).is_some_and(|port| port.bridge != id),
         });
         self.ports.retain(|_, port| port.bridge != id);
+        self.attachments.retain(|port, _| self.ports.contains_key(port));
         self.bridges.remove(&id);
     }
 
@@ -136,6 +141,11 @@ impl Config {
                 return Err(format!("route {prefix}: its bridge is not there, or its port not on its bridge"));
             }
             check_route(route).map_err(|why| format!("route {why}"))?;
+        }
+        for (port, attachment) in &self.attachments {
+            if attachment.port != *port || !self.ports.contains_key(port) {
+                return Err(format!("attachment of {}: its port {port} is not there", attachment.id.container));
+            }
         }
         for acl in self.acls.values() {
             let there = match acl.key.at {

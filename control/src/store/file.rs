@@ -16,6 +16,7 @@ use api::{Acl, Bridge, Neighbor, Port, Route, Station, reason};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::attachments::Attachment;
 use super::config::Config;
 use crate::Refusal;
 
@@ -36,6 +37,8 @@ struct Layout {
     routes: Vec<Route>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     acls: Vec<Acl>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<Attachment>,
 }
 
 /// The state directory, held for this daemon alone.
@@ -119,6 +122,7 @@ impl StateFile {
             neighbors: config.neighbors.values().copied().collect(),
             routes: config.routes.values().cloned().collect(),
             acls: config.acls.values().cloned().collect(),
+            attachments: config.attachments.values().cloned().collect(),
         };
         let prepared = Prepared { file: self, temporary: self.path.with_extension("json.new"), committed: false };
         let write = || -> io::Result<()> {
@@ -174,6 +178,7 @@ fn parse(bytes: &[u8]) -> Result<Config, String> {
         layout.neighbors.len(),
         layout.routes.len(),
         layout.acls.len(),
+        layout.attachments.len(),
     ];
     let config = Config {
         bridges: layout.bridges.into_iter().map(|bridge| (bridge.id, bridge)).collect(),
@@ -182,9 +187,12 @@ fn parse(bytes: &[u8]) -> Result<Config, String> {
         neighbors: layout.neighbors.into_iter().map(|neighbor| (neighbor.key, neighbor)).collect(),
         routes: layout.routes.into_iter().map(|route| (route.key, route)).collect(),
         acls: layout.acls.into_iter().map(|acl| (acl.key, acl)).collect(),
+        attachments: layout.attachments.into_iter().map(|attachment| (attachment.port, attachment)).collect(),
     };
-    let Config { bridges, ports, stations, neighbors, routes, acls } = &config;
-    if counts != [bridges.len(), ports.len(), stations.len(), neighbors.len(), routes.len(), acls.len()] {
+    let Config { bridges, ports, stations, neighbors, routes, acls, attachments } = &config;
+    let kept =
+        [bridges.len(), ports.len(), stations.len(), neighbors.len(), routes.len(), acls.len(), attachments.len()];
+    if counts != kept {
         return Err("damaged: two records with one number".to_owned());
     }
     config.check().map_err(|why| format!("damaged: {why}"))?;

@@ -20,6 +20,7 @@ use crate::cluster::compile::Compiler;
 use crate::{NodeSettings, Refusal, Switch};
 
 mod acl;
+pub(crate) mod attachments;
 mod columns;
 pub(crate) mod config;
 mod draft;

@@ -219,6 +219,10 @@ impl Store {
             uplink: on_bridge().find(|port| Some(&port.name) == settings.uplink.as_ref()).map(|port| port.id),
             pods: force.bound(bridge).into_iter().filter_map(|(pod, port)| Some((pod, attached(port)?))).collect(),
             bound,
+            attachments: on_bridge()
+                .filter_map(|port| force.attachments.get(&port.id))
+                .map(|attachment| (attachment.port, attachment.clone()))
+                .collect(),
             neighbors: force.neighbors.values().filter(|neighbor| neighbor.key.bridge == bridge).copied().collect(),
             routes: force.routes.values().filter(|route| route.key.bridge == bridge).cloned().collect(),
         })

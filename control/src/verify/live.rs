@@ -38,7 +38,8 @@ impl Live {
                 | Change::ServiceRange(_)
                 | Change::HealthCheck(_)
                 | Change::Eligibility(_)
-                | Change::Acl(_) => {}
+                | Change::Acl(_)
+                | Change::Shaper(_) => {}
             }
         }
         live

@@ -90,6 +90,7 @@ impl Told {
                 Change::Ruleset(delta) => self.count("rulesets", delta),
                 Change::Subject(delta) => self.count("subjects", delta),
                 Change::Acl(delta) => self.count("access-lists", delta),
+                Change::Shaper(delta) => self.count("shapers", delta),
                 Change::HealthCheck(delta) => {
                     self.count("health-checks", delta);
                     if let Some(check) = &delta.old {

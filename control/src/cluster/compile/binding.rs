@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::{BridgeId, MacAddr, Neighbor, PortId, Route};
 
 use crate::cluster::model::Named;
+use crate::store::attachments::Attachment;
 
 /// Where the node's network is: the cluster bridge and what is on it. Made by the store of what is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(crate) struct NodeContext {
     pub(crate) pods: BTreeMap<Named, Attached>,
     /// Every port that names a pod, whether it has an Ethernet address or not, and whether it is the only one or not.
     pub(crate) bound: BTreeMap<Named, Vec<Bound>>,
+    /// Interfaces of containers, on this bridge.
+    pub(crate) attachments: BTreeMap<PortId, Attachment>,
     /// Neighbours that operators stated, on this bridge.
     pub(crate) neighbors: Vec<Neighbor>,
     /// Routes that operators stated, on this bridge.

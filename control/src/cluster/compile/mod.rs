@@ -277,7 +277,7 @@ impl Compiler {
                 Change::Guard(delta) => undo(&mut told.guards, |guard| guard.port, delta),
                 Change::Ruleset(delta) => undo(&mut told.rulesets, |ruleset| ruleset.id, delta),
                 Change::Subject(delta) => undo(&mut told.subjects, |subject| subject.key, delta),
-                Change::Bridge(_) | Change::Station(_) | Change::Acl(_) => {}
+                Change::Bridge(_) | Change::Station(_) | Change::Acl(_) | Change::Shaper(_) => {}
             }
         }
     }
