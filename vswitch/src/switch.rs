@@ -16,8 +16,8 @@ use api::state::{
     Walked, WorkerState,
 };
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, ServiceKey, Station,
-    StationKey, Transaction,
+    AddressKey, Attached, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, ServiceKey,
+    Station, StationKey, Transaction,
 };
 use control::{Refusal, Switch as Control};
 use parking_lot::Mutex;
@@ -714,6 +714,13 @@ impl Control for Switch {
 
     fn programmed(&self) -> Vec<Change> {
         self.publisher.current().program.dump()
+    }
+
+    fn interface(&self, port: PortId) -> Result<Attached, Refusal> {
+        let open = self.ports.get(&port).ok_or_else(|| Refusal(format!("no port numbered {port}")))?;
+        let refuse = |why: String| Refusal(format!("{}: {why}", open.spec.name));
+        let device = open.device.as_ref().ok_or_else(|| refuse(open.error.clone().unwrap_or_default()))?;
+        device.interface().map_err(|PortError(why)| refuse(why))
     }
 
     fn behind(&mut self, behind: bool) {
