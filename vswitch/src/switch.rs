@@ -596,6 +596,11 @@ impl Control for Switch {
         self.ports.iter().map(state).collect()
     }
 
+    fn mac(&self, port: PortId) -> Option<MacAddr> {
+        let port = self.ports.get(&port)?;
+        port.spec.mac.or_else(|| port.device.as_ref()?.status().mac)
+    }
+
     fn stations(&self, bridge: BridgeId) -> Vec<StationState> {
         let now = clock::now().second();
         let learned = self.live.stations.list(bridge).into_iter().map(|station| StationState {
