@@ -119,6 +119,7 @@ impl Control {
     pub fn open(options: &Options, switch: &mut dyn Switch) -> Result<Self, Refusal> {
         let mut store = Store::open(&options.state_dir, &options.version, &options.node, switch)?;
         let mut cluster = Cluster::open(&options.state_dir, options.cluster.as_deref())?;
+        cluster.observe(store.addresses_of_pods());
         if let Err(why) = cluster.program(&mut store, switch) {
             tracing::warn!("cluster: not in force: {why}");
         }

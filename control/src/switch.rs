@@ -6,7 +6,7 @@ use api::state::{
     Captured, ConnectionState, Coverage, DenialState, DropState, NeighborState, PortState, Probe, StationState, Traced,
     Walked, WorkerState,
 };
-use api::{Attached, BridgeId, Change, PortId, ServiceKey, Transaction};
+use api::{Attached, BridgeId, Change, MacAddr, PortId, ServiceKey, Transaction};
 
 /// Why something was not done: the thing, the value and the rule, in one line, without a verb in front.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,11 @@ pub trait Switch {
 
     /// All ports, by number.
     fn ports(&self) -> Vec<PortState>;
+
+    /// The Ethernet address of a port's device; `None` when it has none, or is gone.
+    fn mac(&self, port: PortId) -> Option<MacAddr> {
+        self.ports().into_iter().find(|state| state.id == port)?.mac
+    }
 
     /// The MAC table of a bridge: learned and static stations, in no order.
     fn stations(&self, bridge: BridgeId) -> Vec<StationState>;

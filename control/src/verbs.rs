@@ -8,7 +8,7 @@ use api::reply::{
 };
 use api::state::Captured;
 use api::verb::VERBS;
-use api::{AttachRefusal, AttachReply, BridgeId, PortId, Request};
+use api::{BridgeId, PortId, Request};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, Wanted};
 use crate::store::Store;
 use crate::{Refusal, Switch};
 
+mod attachments;
 mod network;
 mod policies;
 #[cfg(test)]
@@ -53,6 +54,9 @@ pub(crate) fn answer(
         let asked = (from.as_deref(), to.as_deref());
         let verified = crate::verify::verify(asked, cluster.objects(), store, switch).map_err(verb)?;
         return Ok(Answer { data: data(&verified)?, capture: None });
+    }
+    if let Some(answer) = attachments::answer(request, (store, cluster), switch) {
+        return Ok(Answer { data: answer.map_err(verb)?, capture: None });
     }
     let data = match asked_of_cluster(request, cluster) {
         Some(Ok(data)) => bring_into_force((store, cluster), switch).map(|()| data),
@@ -162,18 +166,11 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             let asked = policies::Asked { namespace: namespace.as_deref(), pod: pod.as_deref() };
             data(&policies::policies(&asked, store, switch)?)
         }
-        Request::Attach(attach) => data(&answered(store.attach(attach, switch))),
-        Request::Detach { id } => {
-            store.detach(id, switch)?;
-            data(&Text::default())
-        }
-        Request::AttachmentCheck { id, expected } => data(&answered(store.check_attachment(id, expected, switch))),
-        Request::AttachmentGc { network, valid } => {
-            store.collect_attachments(network, valid, switch)?;
-            data(&Text::default())
+        Request::AttachmentCheck { id, expected } => {
+            data(&attachments::told(store.check_attachment(id, expected, switch)))
         }
         Request::AttachmentStatus { protocol, bridge, assigns } => {
-            data(&answered(store.attachment_status(*protocol, bridge.as_deref(), *assigns)))
+            data(&attachments::told(store.attachment_status(*protocol, bridge.as_deref(), *assigns)))
         }
         Request::Attachments {} => data(&store.attachments(switch)),
         Request::Routes {} => data(&network::routes(store)),
@@ -206,18 +203,16 @@ fn look_or_do(request: &Request, store: &mut Store, switch: &mut dyn Switch, ver
             verbs.sort();
             data(&Commands(verbs))
         }
-        // Answered elsewhere: where its frames are, and by the cluster.
+        // Answered elsewhere: where its frames are, by the cluster, and with its pods.
         Request::Capture { .. }
         | Request::Apply { .. }
         | Request::Delete { .. }
         | Request::Get { .. }
+        | Request::Attach(_)
+        | Request::Detach { .. }
+        | Request::AttachmentGc { .. }
         | Request::Verify { .. } => data(&Text::default()),
     }
-}
-
-/// What the plugin is told.
-fn answered(outcome: Result<AttachReply, AttachRefusal>) -> AttachReply {
-    outcome.unwrap_or_else(AttachReply::Refused)
 }
 
 fn fdb(bridge: BridgeId, store: &Store, switch: &dyn Switch) -> Fdb {

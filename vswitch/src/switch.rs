@@ -16,8 +16,8 @@ use api::state::{
     Walked, WorkerState,
 };
 use api::{
-    AddressKey, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, ServiceKey, Station,
-    StationKey, Transaction,
+    AddressKey, Attached, Bridge, BridgeId, Change, Delta, MacAddr, Neighbor, Port, PortId, Router, ServiceKey,
+    Station, StationKey, Transaction,
 };
 use control::{Refusal, Switch as Control};
 use parking_lot::Mutex;
@@ -596,6 +596,11 @@ impl Control for Switch {
         self.ports.iter().map(state).collect()
     }
 
+    fn mac(&self, port: PortId) -> Option<MacAddr> {
+        let port = self.ports.get(&port)?;
+        port.spec.mac.or_else(|| port.device.as_ref()?.status().mac)
+    }
+
     fn stations(&self, bridge: BridgeId) -> Vec<StationState> {
         let now = clock::now().second();
         let learned = self.live.stations.list(bridge).into_iter().map(|station| StationState {
@@ -714,6 +719,13 @@ impl Control for Switch {
 
     fn programmed(&self) -> Vec<Change> {
         self.publisher.current().program.dump()
+    }
+
+    fn interface(&self, port: PortId) -> Result<Attached, Refusal> {
+        let open = self.ports.get(&port).ok_or_else(|| Refusal(format!("no port numbered {port}")))?;
+        let refuse = |why: String| Refusal(format!("{}: {why}", open.spec.name));
+        let device = open.device.as_ref().ok_or_else(|| refuse(open.error.clone().unwrap_or_default()))?;
+        device.interface().map_err(|PortError(why)| refuse(why))
     }
 
     fn behind(&mut self, behind: bool) {

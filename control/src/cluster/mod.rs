@@ -7,7 +7,8 @@
 //!                              compile ──→ Change transactions
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use api::reply::{Got, ObjectRow, Outcome};
@@ -25,7 +26,7 @@ mod objects;
 mod tests;
 
 use manifests::Manifests;
-use model::Changed;
+use model::{Changed, Named};
 use objects::journal::{Event, Journal};
 use objects::kind::KindDef;
 use objects::store::{Done, Version};
@@ -244,6 +245,11 @@ impl Cluster {
     /// Objects have changed, here and on the disk.
     fn settle(&mut self) {
         self.journal.shorten(self.store.applied_size(), self.store.applied());
+    }
+
+    /// Pods are attached here, with these addresses, and no others. To be followed by [`Self::program`].
+    pub(crate) fn observe(&mut self, given: BTreeMap<Named, Vec<IpAddr>>) {
+        self.store.observe(given);
     }
 
     /// Tell the switch what follows from objects that changed since the last call. The first call tells of all (rule S2).

@@ -25,11 +25,13 @@ mod columns;
 pub(crate) mod config;
 mod draft;
 mod file;
+mod ipam;
 pub(crate) mod network;
 
 use config::{Config, Numbers, diff};
 use draft::{Draft, Live, no_bridge, no_port};
 use file::StateFile;
+use ipam::Ipam;
 
 /// The configuration of one switch.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Store {
     version: String,
     /// What follows from the cluster's objects, on the bridge that is theirs.
     cluster: Compiler,
+    /// Where to go on giving addresses to attachments.
+    ipam: Ipam,
 }
 
 /// What is configured and not in force, each with the reason.
@@ -65,7 +69,9 @@ impl Store {
         let (file, config) = StateFile::open(directory)?;
         let (bridge_numbers, port_numbers) = Default::default();
         let (held, version, cluster) = (Held::default(), version.to_owned(), Compiler::new(node));
-        let mut store = Self { config, file, held, bridge_numbers, port_numbers, version, cluster };
+        let ipam = Ipam::default();
+        let mut store = Self { config, file, held, bridge_numbers, port_numbers, version, cluster, ipam };
+        store.collect_lost();
         // One by one, never all at once: a transaction that is taken back because of one port would remove the devices
         // that the others had kept over the restart.
         store.held.bridges = store.config.bridges.keys().map(|id| (*id, String::new())).collect();

@@ -195,8 +195,6 @@ impl Store {
         let settings = self.cluster.settings();
         let force = self.in_force(&self.config);
         let bridge = force.bridge(&settings.bridge)?.id;
-        let macs: BTreeMap<PortId, MacAddr> =
-            switch.ports().into_iter().filter_map(|state| Some((state.id, state.mac?))).collect();
         let before = self.cluster.context();
         // The address of a device that went for a while is not forgotten.
         let known = |port: PortId| {
@@ -204,7 +202,7 @@ impl Store {
             attached.copied().find(|attached| attached.port == port).map(|attached| attached.mac)
         };
         let attached = |port: &api::Port| {
-            let mac = port.mac.or_else(|| macs.get(&port.id).copied()).or_else(|| known(port.id))?;
+            let mac = port.mac.or_else(|| switch.mac(port.id)).or_else(|| known(port.id))?;
             Some(Attached { port: port.id, mac })
         };
         let on_bridge = || force.ports_of(bridge);
@@ -222,6 +220,10 @@ impl Store {
             attachments: on_bridge()
                 .filter_map(|port| force.attachments.get(&port.id))
                 .map(|attachment| (attachment.port, attachment.clone()))
+                .collect(),
+            macs: on_bridge()
+                .filter(|port| force.attachments.contains_key(&port.id))
+                .filter_map(|port| Some((port.id, port.mac?)))
                 .collect(),
             neighbors: force.neighbors.values().filter(|neighbor| neighbor.key.bridge == bridge).copied().collect(),
             routes: force.routes.values().filter(|route| route.key.bridge == bridge).cloned().collect(),

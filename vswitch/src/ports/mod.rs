@@ -8,13 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use api::{MacAddr, PortId};
+use api::{Attached, MacAddr, PortId};
 use pipeline::burst::Burst;
 use pipeline::offload::Offload;
 use pipeline::raw::{Frame, Pool, Stash};
 
 use crate::keeper::Keeper;
 
+mod interface;
 pub mod internal;
 pub mod memory;
 pub mod null;
@@ -147,6 +148,14 @@ pub trait Device: Send + Sync {
 
     /// How the device is now. May cost as much as starting a thread: for people, not for every second.
     fn status(&self) -> Status;
+
+    /// The device's interface as it is now, inside its namespace. May cost as much as starting a thread.
+    ///
+    /// # Errors
+    /// When it has none, or it is gone.
+    fn interface(&self) -> Result<Attached, PortError> {
+        Err(PortError("has no interface that can be looked at".to_owned()))
+    }
 
     /// Why the device will never carry a frame again, if so: the switch closes the port then. Cheap enough to be asked
     /// of every port once a second. Also what [`Status::error`] says.

@@ -22,12 +22,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use api::Attached;
 use pipeline::offload::Offload;
 use pipeline::raw::Stash;
 use rustix::io::Errno;
 
 use super::offloaded::{self, Queue, Read, Wire};
-use super::{Device, Environment, Opened, PortDef, PortError, Rx, Status, Tx, TxBatch};
+use super::{Device, Environment, Opened, PortDef, PortError, Rx, Status, Tx, TxBatch, interface};
 use crate::keeper::Keeper;
 use crate::sys::netlink::{Link, Netlink, Settings};
 use crate::sys::netns::{self, Identity};
@@ -46,6 +47,8 @@ pub const PORT: PortDef = PortDef {
         ("netns", "network namespace of the interface: a name under /run/netns, or a path"),
         ("ifname", "name of the interface, when it is not the port's"),
         ("queues", "1: more are not supported"),
+        ("addresses", "addresses of the interface when it is made, each with its prefix length, with commas"),
+        ("routes", "routes of the interface when it is made: PREFIX or PREFIX=GATEWAY, with commas"),
     ],
     open,
 };
@@ -161,6 +164,23 @@ impl Device for Tap {
             Ok(None) => Status { offloads, ..Status::default() },
             Err(error) => Status { error: Some(error.to_string()), offloads, ..Status::default() },
         }
+    }
+
+    fn interface(&self) -> Result<Attached, PortError> {
+        let look = || {
+            let ns = tun::namespace(&self.fd)?;
+            netns::within(ns.as_fd(), || {
+                let netlink = Netlink::open()?;
+                let name = tun::name(&self.fd)?;
+                let link = netlink.link(&name)?.ok_or(io::ErrorKind::NotFound)?;
+                let interface = interface::of(&netlink, link.index)?;
+                Ok(Attached { mac: link.mac, mtu: link.mtu.try_into().unwrap_or(u16::MAX), interface })
+            })?
+        };
+        if let Some(fault) = self.fault() {
+            return Err(PortError(fault));
+        }
+        look().map_err(|error: io::Error| PortError(error.to_string()))
     }
 
     fn fault(&self) -> Option<String> {

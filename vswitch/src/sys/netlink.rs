@@ -260,7 +260,7 @@ impl Netlink {
     }
 
     /// All that there is of what the message asks for.
-    pub(super) fn dump(&self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(crate) fn dump(&self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.send(message, NLM_F_DUMP)?;
         let mut all = Vec::new();
         loop {

@@ -22,6 +22,8 @@ pub(crate) struct NodeContext {
     pub(crate) bound: BTreeMap<Named, Vec<Bound>>,
     /// Interfaces of containers, on this bridge.
     pub(crate) attachments: BTreeMap<PortId, Attachment>,
+    /// Ethernet addresses of those.
+    pub(crate) macs: BTreeMap<PortId, MacAddr>,
     /// Neighbours that operators stated, on this bridge.
     pub(crate) neighbors: Vec<Neighbor>,
     /// Routes that operators stated, on this bridge.

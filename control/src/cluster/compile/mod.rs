@@ -30,6 +30,7 @@ use super::model::{Changed, Named, Node, Objects, Pod, Service, Text};
 use crate::NodeSettings;
 use crate::store::config::port_of;
 
+mod attachments;
 pub(crate) mod binding;
 mod claims;
 mod contests;
@@ -39,7 +40,7 @@ pub(crate) mod node;
 mod pods;
 pub(crate) mod policies;
 pub(crate) mod services;
-mod stable;
+pub(crate) mod stable;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -96,6 +97,8 @@ enum Owner {
     Gateway,
     Node,
     Pod(Named),
+    /// A container's that is no pod's.
+    Attachment(PortId),
 }
 
 /// Who says where a prefix leads. Operators come first: they know why.
@@ -195,6 +198,7 @@ impl Compiler {
         }
         if had_any != self.any {
             self.claim_all();
+            self.claim_attachments(None);
         } else if router {
             self.claim_router();
             self.claim_eligibility();
@@ -210,6 +214,7 @@ impl Compiler {
         if self.context != context {
             let before = std::mem::replace(&mut self.context, context);
             self.touch_bound(before.as_ref());
+            self.claim_attachments(before.as_ref());
             let (bridge, before_bridge) = (self.context.as_ref().map(|c| c.bridge), before.as_ref().map(|c| c.bridge));
             let pods = before.into_iter().flat_map(|context| context.pods.into_keys()).collect();
             self.claim_bound(pods, bridge != before_bridge);

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::check::{Checked, fault};
@@ -53,6 +54,8 @@ pub(crate) struct Store {
     taken: Taken,
     /// Pods of the host network that have the addresses of their node, by node.
     hosted: BTreeMap<Text, BTreeSet<Named>>,
+    /// Addresses that pods were given when they were attached here: no API server knows them better.
+    given: BTreeMap<Named, Vec<IpAddr>>,
     controller: Controller,
     changed: BTreeSet<Changed>,
     /// Octets of what was applied.
@@ -205,7 +208,10 @@ impl Store {
 
     fn set(&mut self, key: &Key, object: Option<Object>) {
         let object = match object {
-            Some(Object::Pod(pod)) => Some(Object::Pod(self.hosted(pod))),
+            Some(Object::Pod(pod)) => {
+                let hosted = self.hosted(pod);
+                Some(Object::Pod(self.given(hosted)))
+            }
             object => {
                 if let (Changed::Pod(id), Some(Object::Pod(old))) = (key, self.in_force(key))
                     && let Some(node) = &old.node
@@ -228,6 +234,30 @@ impl Store {
         }
         put_or_remove(&mut self.objects, key, object);
         self.changed.insert(key.clone());
+    }
+
+    /// Pods are attached here, with these addresses, and no others.
+    pub(crate) fn observe(&mut self, given: BTreeMap<Named, Vec<IpAddr>>) {
+        if self.given == given {
+            return;
+        }
+        let before = std::mem::replace(&mut self.given, given);
+        let all: BTreeSet<Named> = before.keys().chain(self.given.keys()).cloned().collect();
+        for id in all {
+            if before.get(&id) != self.given.get(&id) {
+                self.settle(&Changed::Pod(id));
+            }
+        }
+    }
+
+    /// A pod that is attached here has the addresses that it was given, whatever its object says, or does not say yet.
+    fn given(&self, pod: Arc<Pod>) -> Arc<Pod> {
+        match self.given.get(&pod.id) {
+            Some(given) if !pod.host_network && !pod.finished && pod.addresses != *given => {
+                Arc::new(Pod { addresses: given.clone(), ..(*pod).clone() })
+            }
+            _ => pod,
+        }
     }
 
     /// A pod of the host network that does not say its addresses has those of its node.

@@ -10,6 +10,7 @@ use tun_tap::{Iface, Mode};
 
 use crate::keeper::Keeper;
 use crate::ports::PortError;
+use crate::ports::interface::Setup;
 use crate::sys::netlink::{Netlink, Settings};
 use crate::sys::netns::{self, Identity};
 use crate::sys::tun;
@@ -29,6 +30,7 @@ pub(in crate::ports) struct Wish<'a> {
     netns: Option<PathBuf>,
     mac: Option<MacAddr>,
     mtu: u16,
+    setup: Setup,
 }
 
 impl<'a> Wish<'a> {
@@ -55,7 +57,8 @@ impl<'a> Wish<'a> {
         if !MTU.contains(&port.mtu) {
             return refuse(format!("mtu_request={}: not in {}..{}", port.mtu, MTU.start(), MTU.end()));
         }
-        Ok(Self { port: &port.name, ifname, netns: netns.map(netns::path), mac: port.mac, mtu: port.mtu })
+        let setup = Setup::read(port)?;
+        Ok(Self { port: &port.name, ifname, netns: netns.map(netns::path), mac: port.mac, mtu: port.mtu, setup })
     }
 
     /// What the keeper knows it by.
@@ -182,7 +185,8 @@ fn reopen(wish: &Wish<'_>, home: &Home) -> io::Result<Option<OwnedFd>> {
     })
 }
 
-/// Make the device here, and put it in its place with name, MTU and address in one request. Nothing is left on error.
+/// Make the device here, put it in its place with name, MTU and address in one request, and set up what stands on it.
+/// Nothing is left on error.
 fn make(wish: &Wish<'_>, home: &Home) -> Result<OwnedFd, PortError> {
     let fd = give_birth().map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -200,7 +204,8 @@ fn make(wish: &Wish<'_>, home: &Home) -> Result<OwnedFd, PortError> {
             namespace: home.ns.as_ref().map(AsFd::as_fd),
             ..Settings::default()
         };
-        netlink.set(netlink.index(&tun::name(&fd)?)?, &settings)
+        netlink.set(netlink.index(&tun::name(&fd)?)?, &settings)?;
+        home.visit(|| wish.setup.carry_out(wish.ifname))
     };
     settle().map_err(|error| {
         let _ = tun::set_persistent(&fd, false);
