@@ -9,6 +9,7 @@ pub mod attachment;
 pub mod bridge;
 pub mod change;
 pub mod datum;
+pub mod detached;
 pub mod endpoint;
 pub mod filter;
 pub mod id;
