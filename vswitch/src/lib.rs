@@ -28,6 +28,7 @@ mod node;
 pub mod pool;
 pub mod ports;
 pub mod publish;
+pub mod shape;
 mod stats;
 mod survival;
 pub mod switch;
