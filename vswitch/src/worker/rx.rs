@@ -13,9 +13,7 @@ use std::time::Duration;
 use api::PortId;
 use pipeline::live::Now;
 use rustix::event::{Timespec, epoll};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
-};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use crate::ports::RxQueue;
 use crate::shape::Bucket;

@@ -350,14 +350,7 @@ fn drop_all(batch: &mut TxBatch, reason: DropReason, stash: &mut Stash, counters
     }
 }
 
-fn drop_one(
-    frame: Frame,
-    from: PortId,
-    reason: DropReason,
-    stash: &mut Stash,
-    counters: &Counters,
-    port: PortId,
-) {
+fn drop_one(frame: Frame, from: PortId, reason: DropReason, stash: &mut Stash, counters: &Counters, port: PortId) {
     counters.dropped(from, reason);
     counters.port(port).tx_dropped.add(1);
     stash.give(frame);

@@ -118,7 +118,9 @@ impl Transmit {
         counters: &Counters,
         now: Now,
     ) {
-        let Some(Backlog { batch, full_since, shaped: place, .. }) = self.backlogs.get_mut(port.index()) else { return };
+        let Some(Backlog { batch, full_since, shaped: place, .. }) = self.backlogs.get_mut(port.index()) else {
+            return;
+        };
         let bucket = snapshot.shapes.ingress(port);
         let shaped = place.get_or_insert_default();
         let Some(device) = snapshot.device(port) else {
