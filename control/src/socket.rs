@@ -25,6 +25,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::detached;
 use crate::store::Store;
 use crate::verbs::answer;
 use crate::{Options, Refusal, Switch};
@@ -123,7 +124,6 @@ impl Control {
         if let Err(why) = cluster.program(&mut store, switch) {
             tracing::warn!("cluster: not in force: {why}");
         }
-        switch.restored();
         let refusal = |e: io::Error| Refusal(format!("{}: {}", options.socket.display(), reason(&e)));
         let mut listener = listen(&options.socket, options.socket_group).map_err(refusal)?;
         let poll = Poll::new().map_err(refusal)?;
@@ -132,6 +132,9 @@ impl Control {
             let mut source = SourceFd(&manifests.descriptor());
             poll.registry().register(&mut source, MANIFESTS, Interest::READABLE).map_err(refusal)?;
         }
+        // Who asks from now on is heard, so nothing more is noted for us.
+        detach_noted(&options.state_dir.join("detach"), (&mut store, &mut cluster), switch);
+        switch.restored();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(refusal)?);
         Ok(Self {
             store,
@@ -413,6 +416,24 @@ fn serve(
     match answered {
         Ok((data, capture)) => (Reply::done(id, data), capture),
         Err(why) => (Reply::refused(id, &why.replace(['\n', '\r'], " ")), None),
+    }
+}
+
+/// Detach what plugins noted while nobody was there to hear it.
+fn detach_noted(notes: &Path, (store, cluster): (&mut Store, &mut Cluster), switch: &mut dyn Switch) {
+    let noted = detached::noted(notes);
+    if noted.is_empty() {
+        return;
+    }
+    for id in &noted {
+        match store.detach(id, switch) {
+            Ok(()) => detached::done(notes, id),
+            Err(why) => tracing::warn!("{}: is detached at the next start: {why}", id.container),
+        }
+    }
+    cluster.observe(store.addresses_of_pods());
+    if let Err(why) = cluster.program(store, switch) {
+        tracing::warn!("cluster: not in force: {why}");
     }
 }
 
