@@ -103,6 +103,18 @@ pub fn run<T>(
     offer: impl FnOnce(&Switch) + Send + 'static,
     work: impl FnOnce(&mut Daemon) -> Result<T>,
 ) -> Result<T> {
+    at(worker, offer, |daemon, _| work(daemon))
+}
+
+/// As [`run`], for work that other processes do at the daemon's socket.
+///
+/// # Errors
+/// As [`run`].
+pub fn at<T>(
+    worker: Option<u16>,
+    offer: impl FnOnce(&Switch) + Send + 'static,
+    work: impl FnOnce(&mut Daemon, &Path) -> Result<T>,
+) -> Result<T> {
     // LOCAL is an interface of the node: of a node of our own.
     let space = Namespace::new().context("a network namespace")?;
     let directory = tempfile::tempdir()?;
@@ -123,9 +135,9 @@ pub fn run<T>(
     });
     let stopper = told.recv();
     let outcome = match &stopper {
-        Ok(_) => {
-            Client::connect(&socket, Some(PATIENCE)).map_err(Into::into).and_then(|client| work(&mut Daemon(client)))
-        }
+        Ok(_) => Client::connect(&socket, Some(PATIENCE))
+            .map_err(Into::into)
+            .and_then(|client| work(&mut Daemon(client), &socket)),
         Err(_) => Err(anyhow::anyhow!("the daemon does not start")),
     };
     stopper.iter().for_each(control::Stopper::stop);

@@ -13,15 +13,18 @@ use api::state::{
 };
 use api::station::{Station, StationKey};
 use api::{
-    Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, Hop,
-    MacAddr, Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service, ServiceKey, ServiceRange,
-    Subject, Transaction,
+    Acl, AclKey, AclPlace, AddressKey, Attached, Bridge, BridgeId, Change, Delta, Eligibility, Endpoint, Guard,
+    HealthCheck, Hop, MacAddr, Neighbor, Port, PortId, Route, RouteKey, Router, Ruleset, RulesetId, Service,
+    ServiceKey, ServiceRange, Subject, Transaction,
 };
 
 use crate::{Refusal, Switch};
 
 /// The kinds of ports that it knows.
 const KINDS: &[&str] = &["tap", "internal", "memory", "pcap", "null", "stack"];
+
+/// The options that its ports have.
+const OPTIONS: &[&str] = &["netns", "ifname", "addresses", "routes"];
 
 /// A switch without packets. Its fields are the test's to read and write.
 #[derive(Debug, Default)]
@@ -64,6 +67,8 @@ pub struct FakeSwitch {
     pub learned: Vec<StationState>,
     /// Where `options:netns=` leads: ports with another one are refused. Shared, so that a test can let one appear.
     pub namespaces: Arc<Mutex<Vec<String>>>,
+    /// What interfaces of ports shall be like.
+    pub interfaces: BTreeMap<PortId, Attached>,
     /// Shapers.
     pub shapers: BTreeMap<PortId, api::Shaper>,
     /// Refuse every transaction.
@@ -129,7 +134,7 @@ impl FakeSwitch {
             if !KINDS.contains(&port.kind.as_str()) {
                 return Err(Refusal(format!("{name}: type={}: no such kind of port", port.kind)));
             }
-            if let Some(option) = port.options.keys().find(|option| *option != "netns") {
+            if let Some(option) = port.options.keys().find(|option| !OPTIONS.contains(&option.as_str())) {
                 return Err(Refusal(format!("{name}: options:{option}: no such option of {}", port.kind)));
             }
             if let Some(netns) = port.options.get("netns").filter(|netns| !namespaces.contains(netns)) {
@@ -238,6 +243,10 @@ impl Switch for FakeSwitch {
     fn stations(&self, bridge: BridgeId) -> Vec<StationState> {
         let placed = self.stations.values().map(|s| StationState { key: s.key, port: s.port, age: None });
         placed.chain(self.learned.iter().copied()).filter(|station| station.key.bridge == bridge).collect()
+    }
+
+    fn interface(&self, port: PortId) -> Result<Attached, Refusal> {
+        self.interfaces.get(&port).cloned().ok_or_else(|| Refusal("device is gone".to_owned()))
     }
 
     fn flush_stations(&mut self, bridge: Option<BridgeId>) -> usize {

@@ -5,6 +5,7 @@
 //! by pid when it is dropped.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub fn dispatch() -> Option<u8> {
     let program: fn() -> u8 = match name.file_name()?.to_str()? {
         "vswitchd" => || vswitch::main(std::env::args_os()),
         "vsctl" => || vsctl::main(std::env::args_os()),
+        "vswitch-cni" => || vswitch_cni::main(std::env::args_os()),
         _ => return None,
     };
     // Under these names the executable is only ever started by a lab, or by the keeper that a lab started.
@@ -82,7 +84,7 @@ impl Daemon {
     pub fn run(&mut self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.log()).context("log of the daemon")?;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("vswitchd").arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.dir.join("state"));
+        command.arg0("vswitchd").arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.state_dir());
         command.arg("--shadow").arg(SHADOW).args(&self.words);
         if let Some(workers) = self.workers {
             command.arg("--workers").arg(workers.to_string());
@@ -202,8 +204,22 @@ impl Daemon {
         }
     }
 
+    /// Its durable state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
     fn run_dir(&self) -> PathBuf {
         self.dir.join("run")
+    }
+
+    /// Descriptors that the data plane has open.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn descriptors(&self) -> anyhow::Result<usize> {
+        let path = format!("/proc/{}/fd", self.data_plane()?.as_raw_nonzero());
+        Ok(std::fs::read_dir(&path).with_context(|| path.clone())?.count())
     }
 
     fn data_plane(&self) -> anyhow::Result<Pid> {
@@ -285,10 +301,27 @@ fn fresh_dir() -> anyhow::Result<PathBuf> {
     bail!("{}: too many directories of labs", temp.display())
 }
 
+/// Run a client that reads this to its end, or kill it.
+///
+/// # Errors
+/// When it cannot be run, or does not end in time.
+pub(crate) fn output_of(command: Command, input: &[u8]) -> anyhow::Result<Output> {
+    run_to_end(command, Some(input), CLIENT)
+}
+
 /// Run a command to its end, or kill it.
-fn output(mut command: Command, limit: Duration) -> anyhow::Result<Output> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn()?;
+fn output(command: Command, limit: Duration) -> anyhow::Result<Output> {
+    run_to_end(command, None, limit)
+}
+
+fn run_to_end(mut command: Command, input: Option<&[u8]>, limit: Duration) -> anyhow::Result<Output> {
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        // What does not read it says why, or is killed.
+        let _ = stdin.write_all(input);
+    }
     let pid = pid_of(&child);
     let (done, wait) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod mesh;
 pub mod ping;
 pub mod runner;
+pub mod runtime;
 pub mod sandbox;
 mod sctp;
 pub mod simhost;

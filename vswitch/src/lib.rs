@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -16,7 +18,7 @@ use config::{Config, ConfigError};
 use control::Control;
 use keeper::Keeper;
 use switch::Switch;
-use sys::signal::{STOP, Signals};
+use sys::signal::{FOR_GOOD, STOP, Signals};
 
 pub mod capture;
 mod cleanup;
@@ -27,7 +29,9 @@ mod node;
 pub mod pool;
 pub mod ports;
 pub mod publish;
+pub mod shape;
 mod stats;
+mod survival;
 pub mod switch;
 mod sync;
 pub mod sys;
@@ -96,14 +100,21 @@ fn data_plane(config: &Config) -> anyhow::Result<u8> {
     };
     let mut control = Control::open(&options, &mut switch).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
     let stopper = control.stopper();
+    let for_good = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&for_good);
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut fds = [rustix::event::PollFd::new(&signals, rustix::event::PollFlags::IN)];
         while rustix::event::poll(&mut fds, None).is_err() {}
+        told.store(signals.next() == Some(FOR_GOOD), Ordering::Release);
         stopper.stop();
     })?;
     tracing::info!(workers = config.switch.workers, "ready at {}", options.socket.display());
     keeper.ready()?;
     control.run(&mut switch)?;
-    switch.stop();
+    if for_good.load(Ordering::Acquire) {
+        switch.withdraw();
+    } else {
+        switch.stop();
+    }
     Ok(0)
 }

@@ -6,6 +6,7 @@
 //! given to workers; the node's kernel is told. What fails before the step leaves everything as it was.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
@@ -23,8 +24,8 @@ use control::{Refusal, Switch as Control};
 use parking_lot::Mutex;
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
-use pipeline::live::Live;
-use pipeline::live::connections::{Limits as ConnectionLimits, View};
+use pipeline::live::connections::{Connections, Limits as ConnectionLimits, Restored, View};
+use pipeline::live::{Live, Now};
 use pipeline::parse::KeyHasher;
 use pipeline::raw::{HeapMemory, Memory, Pool};
 use pipeline::resolve::program::Program;
@@ -38,7 +39,9 @@ use crate::node::Node;
 use crate::pool;
 use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, RxQueue, stack};
 use crate::publish::{Publisher, Reader, channel};
+use crate::shape::Shapes;
 use crate::stats::{self, Totals};
+use crate::survival::{self, learned::Learned};
 use crate::sys::affinity;
 use crate::upkeep::{self, Upkeep};
 use crate::web::{self, Metered, Web};
@@ -71,6 +74,9 @@ pub struct Options {
     pub shadow: u64,
     /// When policies change, connections that they deny now are cut; else they are kept.
     pub cut_existing: bool,
+    /// The directory in which what packets wrote outlives the process. No packet is read before [`Control::restored`] was
+    /// called, so that none meets half of what was configured. `None`: it goes with the process, and packets are read at once.
+    pub survival: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -84,6 +90,7 @@ impl Default for Options {
             connections: ConnectionLimits::default(),
             shadow: 0,
             cut_existing: false,
+            survival: None,
         }
     }
 }
@@ -106,10 +113,16 @@ pub struct Switch {
     endpoints: BTreeMap<AddressKey, MacAddr>,
     /// Static neighbours.
     neighbors: BTreeMap<AddressKey, Neighbor>,
+    /// How much may pass each port.
+    shapes: Arc<Shapes>,
     /// What the node's kernel knows of us.
     node: Arc<Mutex<Node>>,
     /// As in [`Options::cut_existing`].
     cut_existing: bool,
+    /// Where what was learned is written down.
+    learned: Option<Arc<Learned>>,
+    /// Until all that was configured is told again: queues of ports, read by nobody.
+    waiting: Option<Vec<(PortId, Vec<Box<dyn RxQueue>>)>>,
     /// `None` for a switch whose workers are driven by the caller.
     upkeep: Option<Upkeep>,
     /// `None` for a switch that opens no sockets.
@@ -157,7 +170,8 @@ impl Switch {
             switch.threads.push(thread);
             wait.recv().unwrap_or(Ok(()))?;
         }
-        switch.upkeep = Some(Upkeep::start(Arc::clone(&switch.live), Arc::clone(&switch.node))?);
+        let learned = switch.learned.clone();
+        switch.upkeep = Some(Upkeep::start(Arc::clone(&switch.live), Arc::clone(&switch.node), learned)?);
         Ok(switch)
     }
 
@@ -167,7 +181,11 @@ impl Switch {
     /// As [`Self::start`].
     pub fn assemble(options: &Options, keeper: Keeper) -> std::io::Result<(Self, Vec<Worker>)> {
         let pool = pool::frame_pool(options.frames, options.spills)?;
-        let live = Arc::new(Live::default());
+        let (connections, learned) = match &options.survival {
+            Some(directory) => (recall(directory, &keeper)?, Some(Arc::new(Learned::new(directory)?))),
+            None => Default::default(),
+        };
+        let live = Arc::new(Live { connections, ..Live::default() });
         live.connections.configure(options.connections);
         if options.cut_existing {
             live.be_strict();
@@ -176,6 +194,7 @@ impl Switch {
             since: live.cells.now(),
             program: Arc::new(Program::new(STAGES)),
             devices: Arc::new(Vec::new()),
+            shapes: Arc::default(),
             captures: Captures::default(),
         };
         let (publisher, readers) = channel(snapshot, options.workers);
@@ -201,8 +220,11 @@ impl Switch {
             routers: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             neighbors: BTreeMap::new(),
+            shapes: Arc::default(),
             node: Arc::default(),
             cut_existing: options.cut_existing,
+            waiting: learned.as_ref().map(|_| Vec::new()),
+            learned,
             upkeep: None,
             web: None,
         };
@@ -235,12 +257,25 @@ impl Switch {
         self.offered.lock().insert(name.to_owned(), port);
     }
 
-    /// Ends the workers and leaves all devices as they are, for the next start. The node's routes go: nobody is behind
-    /// them.
+    /// Ends the workers and leaves all as it is for the next start: devices, connections, and the node's routes, so that
+    /// processes of the node wait for it as pods do. Without the routes their packets would leave by another way, and be
+    /// answered there.
     pub fn stop(mut self) {
+        self.end();
+        if let Some(learned) = &self.learned {
+            learned.write(&self.live);
+        }
+    }
+
+    /// As [`Self::stop`], for good: the node's routes go, since nobody is behind them any more.
+    pub fn withdraw(mut self) {
+        self.node.lock().withdraw();
+        self.end();
+    }
+
+    fn end(&mut self) {
         self.upkeep = None;
         self.web = None;
-        self.node.lock().withdraw();
         self.workers.iter().for_each(Handle::stop);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -280,6 +315,7 @@ impl Switch {
 
     /// Take the queues of a port from its worker.
     fn detach(&mut self, id: PortId) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|(port, _)| *port != id));
         let worker = self.ports.get_mut(&id).and_then(|port| port.worker.take());
         if let Some(worker) = worker.and_then(|number| self.workers.get(number)) {
             drop(worker.detach(id));
@@ -295,12 +331,13 @@ impl Switch {
                 place.clone_from(&port.device);
             }
         }
-        let Self { live, publisher, ports, .. } = self;
+        let Self { live, publisher, ports, shapes, .. } = self;
+        let shapes = Arc::clone(shapes);
         let captures = publisher.current().captures.open_ones(|port| !ports.contains_key(&port));
         live.cells.change(|touched| {
             let program = Arc::new(publisher.current().program.apply(transaction, touched));
             let since = touched.in_force();
-            publisher.publish(Snapshot { since, program, devices: Arc::new(devices), captures });
+            publisher.publish(Snapshot { since, program, devices: Arc::new(devices), shapes, captures });
         });
         publisher.wait();
     }
@@ -309,7 +346,8 @@ impl Switch {
     fn publish_captures(&mut self, captures: Captures) {
         let current = self.publisher.current();
         let (since, program, devices) = (current.since, Arc::clone(&current.program), Arc::clone(&current.devices));
-        self.publisher.publish(Snapshot { since, program, devices, captures });
+        let shapes = Arc::clone(&current.shapes);
+        self.publisher.publish(Snapshot { since, program, devices, shapes, captures });
         self.publisher.wait();
     }
 
@@ -339,6 +377,10 @@ impl Switch {
 
     /// Give the queues of a port to a worker.
     fn attach(&mut self, id: PortId, queues: Vec<Box<dyn RxQueue>>) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.push((id, queues));
+            return;
+        }
         let worker = self.least_loaded();
         let Some(handle) = self.workers.get(worker) else { return };
         for queue in queues {
@@ -402,6 +444,10 @@ impl Switch {
                     (Some(neighbor), None) => _ = self.neighbors.remove(&neighbor.key),
                     (None, None) => {}
                 },
+                Change::Shaper(Delta { new: Some(shaper), .. }) => Arc::make_mut(&mut self.shapes).set(*shaper),
+                Change::Shaper(Delta { old: Some(shaper), new: None }) => {
+                    Arc::make_mut(&mut self.shapes).clear(shaper.port);
+                }
                 _ => {}
             }
         }
@@ -425,11 +471,30 @@ impl Switch {
         }
     }
 
+    /// Connections of an earlier process end with what they rest on, if that went while nobody looked. Of endpoints whoever
+    /// comes upon the connection asks.
+    fn end_what_changed(&self, now: Now) {
+        let Self { live, .. } = self;
+        if live.connections.is_empty() {
+            return;
+        }
+        let program = &self.publisher.current().program;
+        let doomed = Doomed::beside(&program.dump());
+        let ends =
+            |view: &View| doomed.ends_beside(&view.original, &view.reply) || self.cut_existing && !program.stands(view);
+        let ended = live.connections.kill_where(&ends, now, &live.cells);
+        tracing::info!(ended, kept = live.connections.len(), "connections that rested on what is no more");
+    }
+
     /// What packets learned, and what was made of them, ends with what it rests on.
     fn forget(&self, transaction: &Transaction, removed: &[PortId]) {
         let Self { live, .. } = self;
         for &port in removed {
             live.neighbors.flush_port(port, &live.cells);
+        }
+        if self.waiting.is_some() {
+            // What is told is what there was before. What of it is no more is looked at when all of it is known.
+            return;
         }
         if let Some(doomed) = Doomed::of(transaction) {
             let ends = |view: &View| doomed.ends(&view.original, &view.reply, view.identities);
@@ -442,6 +507,17 @@ impl Switch {
             tracing::debug!(ended, "connections that policies do not let through any more");
         }
     }
+}
+
+/// The connections in the memory of a directory.
+fn recall(directory: &Path, keeper: &Keeper) -> std::io::Result<Connections> {
+    let memory = survival::connections::Connections::open(directory, keeper)?;
+    let (connections, Restored { live, resting, discarded }) = Connections::restore(Box::new(memory), clock::now());
+    if discarded != 0 {
+        tracing::warn!(discarded, "records of connections that nobody could have left");
+    }
+    tracing::info!(live, resting, "connections of an earlier process");
+    Ok(connections)
 }
 
 /// It may alter what policies say of connections.
@@ -544,6 +620,10 @@ impl Control for Switch {
             self.tell_routers();
         }
         self.publish(transaction);
+        if transaction.changes.iter().any(|change| matches!(change, Change::Shaper(_))) {
+            // A worker may sleep until there are tokens of a rate that is no more.
+            self.workers.iter().for_each(Handle::wake);
+        }
         let gone: Vec<PortId> = gone.iter().map(|port| port.id).collect();
         self.forget(transaction, &gone);
         for port in removed {
@@ -730,6 +810,20 @@ impl Control for Switch {
 
     fn behind(&mut self, behind: bool) {
         self.web.iter().for_each(|web| web.behind(behind));
+    }
+
+    fn restored(&mut self) {
+        let Some(waiting) = self.waiting.take() else { return };
+        let now = clock::now();
+        if let Some(learned) = &self.learned {
+            let is_there = |bridge, id| self.ports.get(&id).is_some_and(|port| port.spec.bridge == bridge);
+            let (stations, clients) = learned.recall(&self.live, is_there, now);
+            tracing::info!(stations, clients, "learned by an earlier process");
+        }
+        self.end_what_changed(now);
+        for (id, queues) in waiting {
+            self.attach(id, queues);
+        }
     }
 
     fn tick(&mut self) {

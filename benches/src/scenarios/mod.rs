@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod affinity;
+pub mod attach;
 pub mod bridge;
 pub mod churn;
 pub mod learn;
@@ -57,6 +58,7 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &rolling::SCENARIO,
     &program::SCENARIO,
     &policy_program::SCENARIO,
+    &attach::SCENARIO,
     &tap::PPS,
     &tap::TCP,
     &tap_idle::SCENARIO,

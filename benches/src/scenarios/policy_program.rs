@@ -28,7 +28,7 @@ pub const SCENARIO: ScenarioDef = ScenarioDef {
     run,
 };
 
-const NAMESPACES: usize = 100;
+pub(super) const NAMESPACES: usize = 100;
 /// Applications of a namespace: each has a policy, and every tenth pod.
 const APPLICATIONS: usize = 10;
 /// Pods of this node, as many as one may have; none is attached, which makes no difference to what is resolved.
@@ -38,7 +38,7 @@ const CHANGES: usize = 100;
 /// Pods of a cluster that is verified, at most.
 const VERIFIED: usize = 1000;
 
-fn namespace(number: usize, team: usize) -> String {
+pub(super) fn namespace(number: usize, team: usize) -> String {
     let labels = json!({"team": format!("t{team}")});
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("n{number}"), "labels": labels}})
         .to_string()
@@ -67,7 +67,7 @@ fn application(number: usize) -> usize {
 }
 
 /// Policy `number`: for one application of a namespace, from two others.
-fn policy(number: usize, port: u16) -> String {
+pub(super) fn policy(number: usize, port: u16) -> String {
     let (space, own) = (number % NAMESPACES, number / NAMESPACES);
     let app = |n: usize| json!({"matchLabels": {"app": format!("a{}", n % APPLICATIONS)}});
     let team = json!({"matchLabels": {"team": format!("t{}", number % 7)}});

@@ -133,7 +133,7 @@ fn as_yaml(json: &str) -> String {
 }
 
 /// So many services with 25 endpoints each, all on other nodes.
-fn load(services: usize) -> String {
+pub(super) fn load(services: usize) -> String {
     (1..=services).fold(String::new(), |text, n| {
         let addresses = (0..EACH).map(|i| {
             let [_, a, b, c] = ((n * EACH + i) as u32).to_be_bytes();

@@ -611,3 +611,6 @@ fn mac_of(id: &AttachmentId, is_taken: impl Fn(MacAddr) -> bool) -> MacAddr {
     };
     (0..).map(mac).find(|mac| !is_taken(*mac)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

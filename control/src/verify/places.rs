@@ -13,6 +13,7 @@ use crate::Refusal;
 use crate::cluster::compile::binding::Attached;
 use crate::cluster::compile::node::gateway;
 use crate::cluster::model::{Named, Pod};
+use crate::store::attachments::Attachment;
 
 /// A destination port at which nothing is probed for its own sake.
 const DISCARD: u16 = 9;
@@ -29,6 +30,9 @@ pub(super) fn unique(ground: &Ground<'_>, findings: &mut Findings<'_>) -> bool {
     }
     for net in ground.own.into_iter().flat_map(|node| node.pod_cidrs.iter().filter_map(gateway)) {
         own(net.addr(), "gateway".to_owned());
+    }
+    for (container, _, addresses) in containers(ground) {
+        addresses.into_iter().for_each(|address| own(address, container.clone()));
     }
     for (id, service) in &ground.objects.services {
         service.cluster_ips.iter().for_each(|address| own(*address, format!("svc/{}/{}", id.namespace, id.name)));
@@ -58,6 +62,17 @@ pub(super) fn rows(ground: &Ground<'_>, oracle: &Oracle<'_>, live: &Live, findin
     routes(ground, live, findings);
 }
 
+/// Containers that are no pod's: name, place and addresses of each.
+fn containers(ground: &Ground<'_>) -> Vec<(String, Attached, Vec<IpAddr>)> {
+    let alone = ground.context.attachments.values().filter(|attachment| attachment.pod.is_none());
+    let container = |attachment: &Attachment| {
+        let at = Attached { port: attachment.port, mac: *ground.context.macs.get(&attachment.port)? };
+        let addresses = attachment.interface.addresses.iter().map(|assigned| assigned.address.addr());
+        Some((format!("container/{}/{}", attachment.id.container, attachment.id.ifname), at, addresses.collect()))
+    };
+    alone.filter_map(container).collect()
+}
+
 fn at(ground: &Ground<'_>, address: IpAddr) -> AddressKey {
     AddressKey { bridge: ground.bridge, address }
 }
@@ -72,6 +87,10 @@ fn residents(ground: &Ground<'_>, live: &Live) -> BTreeMap<IpAddr, Resident> {
             let resident = (name(pod), EndpointKind::Pod, attached);
             residents.extend(pod.addresses.iter().map(|address| (*address, resident.clone())));
         }
+    }
+    for (name, attached, addresses) in containers(ground) {
+        let resident = (name, EndpointKind::Pod, attached);
+        residents.extend(addresses.into_iter().map(|address| (address, resident.clone())));
     }
     if let (Some(local), Some(node)) = (ground.context.local, ground.own) {
         let resident = (format!("node/{}", node.name), EndpointKind::Node, local);
@@ -199,6 +218,20 @@ fn guards(ground: &Ground<'_>, oracle: &Oracle<'_>, live: &Live, findings: &mut 
         if let Some(pod) = pod {
             let heard = oracle.deciding(pod, Way::Ingress).isolators.is_empty();
             check("groups", &heard, groups, heard == *groups);
+        }
+    }
+    for (name, at, addresses) in containers(ground).into_iter().filter(|(_, _, addresses)| !addresses.is_empty()) {
+        known.insert(at.port);
+        let expected: BTreeSet<_> = addresses.into_iter().collect();
+        let found = live.guards.get(&at.port);
+        let own = found.is_some_and(|guard| {
+            guard.mac == at.mac
+                && guard.spoof
+                && guard.isolated.is_none()
+                && guard.addresses.iter().copied().collect::<BTreeSet<_>>() == expected
+        });
+        if !own {
+            findings.counter("guard", name, format!("{} {expected:?}", at.mac), format!("{found:?}"));
         }
     }
     for (port, guard) in live.guards.iter().filter(|(port, _)| !known.contains(port)) {

@@ -185,9 +185,14 @@ fn reopen(wish: &Wish<'_>, home: &Home) -> io::Result<Option<OwnedFd>> {
     })
 }
 
-/// Make the device here, put it in its place with name, MTU and address in one request, and set up what stands on it.
+/// Make the device where it shall live, give it name, MTU and address in one request, and set up what stands on it.
 /// Nothing is left on error.
 fn make(wish: &Wish<'_>, home: &Home) -> Result<OwnedFd, PortError> {
+    home.visit(|| Ok(make_here(wish))).map_err(|error| wish.error(&error))?
+}
+
+/// In the calling thread's namespace.
+fn make_here(wish: &Wish<'_>) -> Result<OwnedFd, PortError> {
     let fd = give_birth().map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             PortError(format!("{}: {error}: it must be writable, and CAP_NET_ADMIN is needed", tun::PATH))
@@ -201,11 +206,10 @@ fn make(wish: &Wish<'_>, home: &Home) -> Result<OwnedFd, PortError> {
             alias: Some(&wish.mark()),
             mac: wish.mac,
             mtu: Some(wish.mtu.into()),
-            namespace: home.ns.as_ref().map(AsFd::as_fd),
             ..Settings::default()
         };
         netlink.set(netlink.index(&tun::name(&fd)?)?, &settings)?;
-        home.visit(|| wish.setup.carry_out(wish.ifname))
+        wish.setup.carry_out(wish.ifname)
     };
     settle().map_err(|error| {
         let _ = tun::set_persistent(&fd, false);
