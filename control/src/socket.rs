@@ -126,6 +126,15 @@ impl Control {
         }
         let refusal = |e: io::Error| Refusal(format!("{}: {}", options.socket.display(), reason(&e)));
         let mut listener = listen(&options.socket, options.socket_group).map_err(refusal)?;
+        // Listening: from now on plugins find somebody to tell what they would note.
+        let notes = options.state_dir.join("detach");
+        for id in crate::detached::noted(&notes) {
+            let request = Request::Detach { id: id.clone() };
+            match answer(&request, (&mut store, &mut cluster), switch, &options.version) {
+                Ok(_) => crate::detached::done(&notes, &id),
+                Err(why) => tracing::warn!("{why}"),
+            }
+        }
         let poll = Poll::new().map_err(refusal)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(refusal)?;
         if let Some(manifests) = cluster.manifests() {

@@ -23,6 +23,7 @@ use sys::signal::{FOR_GOOD, STOP, Signals};
 pub mod capture;
 mod cleanup;
 mod config;
+mod install;
 pub mod keeper;
 mod node;
 pub mod pool;
@@ -44,6 +45,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     if let Some(feature) = sys::cpu::missing() {
         return fail(&format!("this CPU has no {feature}, for which the program was built; see .cargo/config.toml"));
+    }
+    if args.get(1).is_some_and(|word| word == install::COMMAND) {
+        return install::main(&args).unwrap_or_else(|why| fail(&format!("install-cni: {why}")));
     }
     let config = match Config::from_args(&args) {
         Ok(config) => config,
