@@ -128,10 +128,10 @@ impl Control {
         let mut listener = listen(&options.socket, options.socket_group).map_err(refusal)?;
         // Listening: from now on plugins find somebody to tell what they would note.
         let notes = options.state_dir.join("detach");
-        for id in crate::detached::noted(&notes) {
+        for id in detached::noted(&notes) {
             let request = Request::Detach { id: id.clone() };
             match answer(&request, (&mut store, &mut cluster), switch, &options.version) {
-                Ok(_) => crate::detached::done(&notes, &id),
+                Ok(_) => detached::done(&notes, &id),
                 Err(why) => tracing::warn!("{why}"),
             }
         }
@@ -141,8 +141,6 @@ impl Control {
             let mut source = SourceFd(&manifests.descriptor());
             poll.registry().register(&mut source, MANIFESTS, Interest::READABLE).map_err(refusal)?;
         }
-        // Who asks from now on is heard, so nothing more is noted for us.
-        detach_noted(&options.state_dir.join("detach"), (&mut store, &mut cluster), switch);
         switch.restored();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(refusal)?);
         Ok(Self {
@@ -425,24 +423,6 @@ fn serve(
     match answered {
         Ok((data, capture)) => (Reply::done(id, data), capture),
         Err(why) => (Reply::refused(id, &why.replace(['\n', '\r'], " ")), None),
-    }
-}
-
-/// Detach what plugins noted while nobody was there to hear it.
-fn detach_noted(notes: &Path, (store, cluster): (&mut Store, &mut Cluster), switch: &mut dyn Switch) {
-    let noted = detached::noted(notes);
-    if noted.is_empty() {
-        return;
-    }
-    for id in &noted {
-        match store.detach(id, switch) {
-            Ok(()) => detached::done(notes, id),
-            Err(why) => tracing::warn!("{}: is detached at the next start: {why}", id.container),
-        }
-    }
-    cluster.observe(store.addresses_of_pods());
-    if let Err(why) = cluster.program(store, switch) {
-        tracing::warn!("cluster: not in force: {why}");
     }
 }
 
