@@ -243,7 +243,17 @@ fn give_birth() -> io::Result<OwnedFd> {
     tun::set_persistent(tun::borrow(&made), true)?;
     let name = made.name().to_owned();
     drop(made);
-    tun::open(&name).inspect_err(|_| {
+    // A process that is being forked meanwhile has the descriptor until it runs another program.
+    let open = || {
+        (0..100).find_map(|_| match tun::open(&name) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                std::thread::sleep(Duration::from_millis(1));
+                None
+            }
+            opened => Some(opened),
+        })
+    };
+    open().unwrap_or_else(|| tun::open(&name)).inspect_err(|_| {
         // It has no descriptor any more; its name is the only way to it.
         let _ = Netlink::open().and_then(|netlink| netlink.delete(netlink.index(&name)?));
     })
