@@ -5,6 +5,7 @@ use crate::daemon::Daemon;
 use crate::host::Host;
 
 mod cluster;
+pub mod crash;
 mod grid;
 pub mod in_memory;
 pub mod node;
@@ -17,7 +18,7 @@ mod ways;
 
 /// All labs, in the order in which `all` runs them.
 pub const LABS: &[&LabDef] =
-    &[&two_pods::LAB, &node::LAB, &services::LAB, &three_tier::LAB, &policy_matrix::LAB, &in_memory::LAB];
+    &[&two_pods::LAB, &node::LAB, &services::LAB, &crash::LAB, &three_tier::LAB, &policy_matrix::LAB, &in_memory::LAB];
 
 /// Other names of labs. `k1` is the lab that a first run shows.
 pub const ALIASES: &[(&str, &str)] = &[("k1", "two-pods")];

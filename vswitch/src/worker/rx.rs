@@ -28,6 +28,9 @@ const TURN: i64 = 1_000_000;
 const SAVED_TURNS: i64 = 4;
 /// Walks that a burst may make whatever its queue has spent: a storm loses what is beyond this, a lone newcomer nothing.
 const FLOOR: usize = 4;
+/// Bursts after a start for which a queue may make as many walks as it wants: flows go on that nobody remembers here, and
+/// none of them shall lose a packet for it.
+pub(super) const RECALLING: u32 = 16 * 1024;
 /// What a walk is reckoned to cost, ticks, when a share is turned into a number of walks.
 const WALK: i64 = 2_000;
 
@@ -39,6 +42,8 @@ pub(super) struct Queue {
     listed: bool,
     /// Ticks it may still spend on first packets: deficit round robin (FASTPATH 6).
     credit: i64,
+    /// Bursts for which the account does not count.
+    free: u32,
 }
 
 impl Queue {
@@ -46,7 +51,8 @@ impl Queue {
     /// make as many as it wants.
     #[inline]
     pub(super) fn walks(&mut self, busy: usize) -> usize {
-        if busy <= 1 {
+        if busy <= 1 || self.free > 0 {
+            self.free = self.free.saturating_sub(1);
             self.credit = 0;
             return usize::MAX;
         }
@@ -83,8 +89,8 @@ impl Queues {
         Ok(Self { queues: Vec::new(), ready: VecDeque::new(), looked: 0, by_descriptor: 0, epoll, wake })
     }
 
-    /// Read this queue, too.
-    pub(super) fn add(&mut self, port: PortId, rx: Box<dyn RxQueue>) {
+    /// Read this queue, too. The account of its first packets begins after so many bursts.
+    pub(super) fn add(&mut self, port: PortId, rx: Box<dyn RxQueue>, free: u32) {
         let place = self.queues.iter().position(Option::is_none).unwrap_or_else(|| {
             self.queues.push(None);
             self.queues.len() - 1
@@ -95,7 +101,7 @@ impl Queues {
         }
         self.by_descriptor += usize::from(!rx.polled());
         if let Some(slot) = self.queues.get_mut(place) {
-            *slot = Some(Queue { port, rx, listed: true, credit: 0 });
+            *slot = Some(Queue { port, rx, listed: true, credit: 0, free });
         }
         self.ready.push_back(place);
     }

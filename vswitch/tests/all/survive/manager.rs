@@ -12,10 +12,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use vswitch::sys::netlink::Netlink;
+use vswitch::sys::{netns, tun};
 
+use super::alone;
 use super::load::{Echo, Load, Shape};
 use super::node::{End, Node, SERVICE};
-use super::alone;
 
 /// Where numbers of descriptors begin that the started process does not use itself.
 const HIGH: RawFd = 200;
@@ -113,7 +115,7 @@ fn what_the_service_manager_holds_outlives_both_processes() {
         node.kill(end);
         // Somebody has them open: pods have a carrier, and what they send waits.
         let carrier = node.pods[0].run(|| {
-            let netlink = vswitch::sys::netlink::Netlink::open().unwrap();
+            let netlink = Netlink::open().unwrap();
             netlink.link("eth0").unwrap().unwrap().carrier
         });
         assert!(carrier, "{end:?}");
@@ -122,7 +124,11 @@ fn what_the_service_manager_holds_outlives_both_processes() {
         manager.start(&mut node);
         load.settle(Duration::from_secs(10));
         let outcome = load.outcome();
-        println!("{end:?}, service manager: nothing came for {:?}, a connection waited {:?}", outcome.gap, outcome.wait_of(1000));
+        println!(
+            "{end:?}, service manager: nothing came for {:?}, a connection waited {:?}",
+            outcome.gap,
+            outcome.wait_of(1000)
+        );
         assert!(outcome.broken.is_empty() && outcome.octets > 0, "{end:?}: {:?}", outcome.broken);
     }
     assert!(node.log().contains("held by the service manager"), "{}", node.log());
@@ -130,8 +136,8 @@ fn what_the_service_manager_holds_outlives_both_processes() {
     node.vsctl("del-port br-pods p1");
     manager.listen();
     assert!(!manager.stored.contains_key("tap%3ap1"), "{:?}", manager.stored.keys());
-    // The control: a device opened by name from inside its namespace would pin that; these were not.
-    let pinned = manager.stored.get("tap%3ap0").map(|fd| vswitch::sys::tun::birthplace(fd.as_fd()).unwrap());
-    let birthplace = vswitch::sys::netns::identity_of(pinned.unwrap()).unwrap();
-    assert_eq!(birthplace, node.space.run(|| vswitch::sys::netns::own_identity().unwrap()));
+    // A device opened by name from inside its namespace would say that it was born there, and keep it alive.
+    let birthplace = manager.stored.get("tap%3ap0").map(|fd| tun::birthplace(fd.as_fd()).unwrap());
+    let identity = netns::identity_of(birthplace.unwrap()).unwrap();
+    assert_eq!(identity, node.space.run(|| netns::own_identity().unwrap()));
 }

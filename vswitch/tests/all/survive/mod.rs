@@ -28,6 +28,9 @@ const BULK: Shape = Shape { connections: 4, octets: 256 * 1024, every: Duration:
 /// No connection waits longer, whatever happened to the daemon: what is sent again is sent in time.
 const RECOVERED: Duration = Duration::from_secs(15);
 
+/// A data plane that lived so long is started again at once.
+const LIVED: Duration = Duration::from_millis(1100);
+
 /// A cluster under load.
 struct Bed {
     node: Node,
@@ -62,7 +65,9 @@ fn go_on(test: &str, end: End, rounds: usize) {
         let Some(mut bed) = Bed::new(test, workers) else { return };
         for round in 0..rounds {
             // Since the last end, which is none of the clock's doing.
-            std::thread::sleep(Duration::from_micros(300_000 + u64::from(std::process::id()) * 7919 * (round as u64 + 1) % 900_000));
+            std::thread::sleep(
+                LIVED + Duration::from_micros(u64::from(std::process::id()) * 7919 * (round as u64 + 1) % 300_000),
+            );
             let before = bed.outcomes();
             bed.node.end(end);
             std::thread::sleep(Duration::from_millis(300));
@@ -78,16 +83,13 @@ fn go_on(test: &str, end: End, rounds: usize) {
                 many.wait_of(2),
                 bulk.wait_of(1000),
             );
-            if std::env::var_os("SURVIVE_DEBUG").is_some() {
-                println!("{}", bed.node.vsctl("drops"));
-                println!("{}", bed.node.log().lines().rev().take(6).collect::<Vec<_>>().join("\n"));
-                for pod in &bed.node.pods {
-                    println!("{}", pod.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap()).lines().last().unwrap());
-                }
-            }
             for outcome in before.iter().chain(&after) {
                 assert!(outcome.broken.is_empty(), "{end:?}: {:?}", outcome.broken);
-                assert!(outcome.octets > 0 && outcome.wait_of(1000) < RECOVERED, "{end:?}: {:?}", outcome.wait_of(1000));
+                assert!(
+                    outcome.octets > 0 && outcome.wait_of(1000) < RECOVERED,
+                    "{end:?}: {:?}",
+                    outcome.wait_of(1000)
+                );
             }
         }
         let coverage = bed.node.vsctl("coverage/show");
@@ -128,9 +130,8 @@ fn without_the_memory_of_connections_they_are_reset() {
     let Some(mut bed) = Bed::new("without_the_memory_of_connections_they_are_reset", 1) else { return };
     bed.node.kill(End::Both);
     std::fs::remove_file(bed.node.run_dir().join("connections")).unwrap();
-    bed.outcomes();
     bed.node.start();
-    std::thread::sleep(Duration::from_secs(2));
+    bed.many.settle(RECOVERED);
     let broken = bed.many.outcome().broken;
     // Whom chance sends to the same backend again goes on.
     assert!(broken.len() > 100, "{} of {} ended", broken.len(), MANY.connections);
@@ -152,6 +153,35 @@ fn connections_that_are_none_of_this_layout_begin_again_and_new_ones_are_made() 
     let octets = std::fs::metadata(&file).unwrap().len();
     std::fs::write(&file, vec![0xff; octets as usize]).unwrap();
     node.start();
-    assert!(node.log().contains("connections: it is no table of connections, or damaged; started anew"), "{}", node.log());
+    assert!(
+        node.log().contains("connections: it is no table of connections, or damaged; started anew"),
+        "{}",
+        node.log()
+    );
     connect(&node);
+}
+
+/// What a start spends on a large cluster is time in which nothing is delivered.
+#[test]
+fn a_data_plane_with_ten_thousand_services_is_back_soon() {
+    const SERVICES: u32 = 10_000;
+    let _alone = alone();
+    let Some(mut bed) = Bed::new("a_data_plane_with_ten_thousand_services_is_back_soon", 1) else { return };
+    let numbers: Vec<u32> = (0..SERVICES).collect();
+    numbers.chunks(500).for_each(|some| bed.node.add_services(some));
+    for end in [End::DataPlane, End::Restart] {
+        std::thread::sleep(LIVED);
+        bed.outcomes();
+        bed.node.end(end);
+        let [many, bulk] = bed.outcomes();
+        println!(
+            "{end:?}, {SERVICES} services: nothing came for {:?}; a connection waited {:?}, bulk {:?}",
+            many.gap,
+            many.wait_of(1000),
+            bulk.wait_of(1000)
+        );
+        for outcome in [many, bulk] {
+            assert!(outcome.broken.is_empty() && outcome.octets > 0, "{end:?}: {:?}", outcome.broken);
+        }
+    }
 }

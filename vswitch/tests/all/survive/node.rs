@@ -243,6 +243,23 @@ impl Node {
         ));
     }
 
+    /// Services of a backend each, by number.
+    pub(super) fn add_services(&self, numbers: &[u32]) {
+        let one = |number: &u32| {
+            let [_, _, high, low] = (256 + number).to_be_bytes();
+            format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{number}}}\n\
+                 spec: {{clusterIP: 10.96.{high}.{low}, ports: [{{port: 80, targetPort: 8080}}]}}\n\
+                 ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                 metadata: {{name: s{number}-1, labels: {{kubernetes.io/service-name: s{number}}}}}\n\
+                 addressType: IPv4\nports: [{{port: 8080}}]\n\
+                 endpoints: [{{addresses: ['{}'], conditions: {{ready: true}}}}]\n",
+                PODS[1]
+            )
+        };
+        self.apply(&numbers.iter().map(one).collect::<String>());
+    }
+
     /// A port for a pod, and the pod's side of it.
     pub(super) fn add_port(&self, bridge: &str, number: usize) {
         let netns = self.pods[number].path().display();

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use vswitch::sys::netlink::Netlink;
 use vswitch::sys::routes::{FAMILIES, Routes};
 
 use super::alone;
@@ -16,11 +17,8 @@ const WRITTEN: Duration = Duration::from_millis(1500);
 /// Ports of the stations of a bridge, by address.
 fn stations(node: &Node) -> Vec<String> {
     let text = node.vsctl("fdb/show br0");
-    let mut rows: Vec<String> = text
-        .lines()
-        .skip(1)
-        .map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
-        .collect();
+    let mut rows: Vec<String> =
+        text.lines().skip(1).map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")).collect();
     rows.sort();
     rows
 }
@@ -81,7 +79,8 @@ fn a_udp_flow_whose_backend_went_while_nobody_looked_goes_to_another_one() {
     let test = "a_udp_flow_whose_backend_went_while_nobody_looked_goes_to_another_one";
     let Some(mut node) = Node::new(test, 3, 1) else { return };
     node.make_cluster();
-    let servers: Vec<UdpSocket> = node.pods[1..].iter().map(|pod| pod.run(|| UdpSocket::bind("0.0.0.0:8080").unwrap())).collect();
+    let servers: Vec<UdpSocket> =
+        node.pods[1..].iter().map(|pod| pod.run(|| UdpSocket::bind("0.0.0.0:8080").unwrap())).collect();
     servers.iter().for_each(|server| server.set_read_timeout(Some(Duration::from_millis(300))).unwrap());
     let client = node.pods[0].run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     let meets = || {
@@ -117,10 +116,8 @@ fn no_port_is_made_anew_by_any_end() {
     let Some(mut node) = Node::new("no_port_is_made_anew_by_any_end", 2, 1) else { return };
     node.make_cluster();
     let index = |node: &Node| {
-        let name = || std::fs::read_to_string("/sys/class/net/eth0/ifindex");
-        let netlink = || vswitch::sys::netlink::Netlink::open().unwrap().index("eth0").unwrap();
-        let _ = name;
-        [0, 1].map(|number: usize| node.pods[number].run(netlink))
+        let index = || Netlink::open().unwrap().index("eth0").unwrap();
+        [0, 1].map(|number: usize| node.pods[number].run(index))
     };
     let before = index(&node);
     for end in [End::DataPlane, End::Keeper, End::Both, End::Restart, End::Upgrade] {
