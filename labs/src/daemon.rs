@@ -77,7 +77,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Start it again after [`Self::stop`] or [`Self::kill_all`], with the same directories.
+    /// Start it again after [`Self::pause`] or [`Self::kill_all`], with the same directories.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -183,13 +183,34 @@ impl Daemon {
         wait_until_gone(plane)
     }
 
-    /// Orderly stop: SIGTERM to the keeper, exit status 0.
+    /// Orderly stop for good: SIGINT to the keeper, exit status 0. The node's routes go.
     ///
     /// # Errors
     /// When it does not end in time, or in disorder.
     pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.end(Signal::INT)
+    }
+
+    /// Orderly stop that a start follows: SIGTERM to the keeper, exit status 0.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub fn pause(&mut self) -> anyhow::Result<()> {
+        self.end(Signal::TERM)
+    }
+
+    /// Remove what its connections live in. It must not run.
+    ///
+    /// # Errors
+    /// When there is nothing.
+    pub fn forget_connections(&self) -> anyhow::Result<()> {
+        let path = self.run_dir().join("connections");
+        std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+    }
+
+    fn end(&mut self, signal: Signal) -> anyhow::Result<()> {
         let Some(mut keeper) = self.child.take() else { return Ok(()) };
-        let _ = kill_process(pid_of(&keeper), Signal::TERM);
+        let _ = kill_process(pid_of(&keeper), signal);
         let deadline = Instant::now() + READY;
         loop {
             match keeper.try_wait().context("wait for the keeper")? {
@@ -197,7 +218,7 @@ impl Daemon {
                 Some(status) => bail!("vswitchd stopped with {status}{}", self.log_tail()),
                 None if Instant::now() > deadline => {
                     self.child = Some(keeper);
-                    bail!("vswitchd does not stop on SIGTERM within {READY:?}{}", self.log_tail());
+                    bail!("vswitchd does not stop on signal {} within {READY:?}{}", signal.as_raw(), self.log_tail());
                 }
                 None => std::thread::sleep(Duration::from_millis(5)),
             }

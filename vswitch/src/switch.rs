@@ -381,10 +381,14 @@ impl Switch {
             waiting.push((id, queues));
             return;
         }
+        self.attach_by(id, queues, Handle::attach);
+    }
+
+    fn attach_by(&mut self, id: PortId, queues: Vec<Box<dyn RxQueue>>, attach: fn(&Handle, PortId, Box<dyn RxQueue>)) {
         let worker = self.least_loaded();
         let Some(handle) = self.workers.get(worker) else { return };
         for queue in queues {
-            handle.attach(id, queue);
+            attach(handle, id, queue);
             if let Some(port) = self.ports.get_mut(&id) {
                 port.worker = Some(worker);
             }
@@ -821,8 +825,9 @@ impl Control for Switch {
             tracing::info!(stations, clients, "learned by an earlier process");
         }
         self.end_what_changed(now);
+        let attach = if self.live.connections.is_empty() { Handle::attach } else { Handle::attach_again };
         for (id, queues) in waiting {
-            self.attach(id, queues);
+            self.attach_by(id, queues, attach);
         }
     }
 

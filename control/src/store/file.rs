@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use api::{Acl, Bridge, Neighbor, Port, Route, Station, reason};
 use rustix::fs::{FlockOperation, flock};
@@ -41,6 +42,9 @@ struct Layout {
     attachments: Vec<Attachment>,
 }
 
+/// How long a daemon that dies may have the directory still.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The state directory, held for this daemon alone.
 #[derive(Debug)]
 pub(crate) struct StateFile {
@@ -60,13 +64,23 @@ fn refusal(path: &Path, error: &io::Error) -> Refusal {
     Refusal(format!("{}: {}", path.display(), reason(error)))
 }
 
+/// Lock the directory. A daemon that was killed a moment ago has it until the last of its threads is gone.
+fn claim(directory: &File) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(_) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(1)),
+            locked => return Ok(locked?),
+        }
+    }
+}
+
 impl StateFile {
     /// Take hold of the state directory, making it if need be, and read what is there.
     pub(crate) fn open(directory: &Path) -> Result<(Self, Config), Refusal> {
         fs::create_dir_all(directory).map_err(|e| refusal(directory, &e))?;
         let handle = File::open(directory).map_err(|e| refusal(directory, &e))?;
-        flock(&handle, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Refusal(format!("{}: another daemon keeps its state here", directory.display())))?;
+        claim(&handle).map_err(|_| Refusal(format!("{}: another daemon keeps its state here", directory.display())))?;
         let file = Self { path: directory.join("state.json"), directory: handle };
         let config = match fs::read(&file.path) {
             Ok(bytes) => parse(&bytes).map_err(|why| file.damaged(&why))?,

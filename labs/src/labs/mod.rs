@@ -6,6 +6,7 @@ use crate::host::Host;
 
 mod cluster;
 pub mod cni;
+pub mod crash;
 mod grid;
 pub mod in_memory;
 pub mod node;
@@ -17,8 +18,16 @@ pub mod two_pods;
 mod ways;
 
 /// All labs, in the order in which `all` runs them.
-pub const LABS: &[&LabDef] =
-    &[&two_pods::LAB, &node::LAB, &services::LAB, &three_tier::LAB, &policy_matrix::LAB, &cni::LAB, &in_memory::LAB];
+pub const LABS: &[&LabDef] = &[
+    &two_pods::LAB,
+    &node::LAB,
+    &services::LAB,
+    &three_tier::LAB,
+    &policy_matrix::LAB,
+    &cni::LAB,
+    &crash::LAB,
+    &in_memory::LAB,
+];
 
 /// Other names of labs. `k1` is the lab that a first run shows.
 pub const ALIASES: &[(&str, &str)] = &[("k1", "two-pods")];

@@ -17,7 +17,7 @@ use crate::sys::signal::{FOR_GOOD, STOP, Signals};
 /// Descriptors the keeper holds at most: twice as many as a switch has ports.
 const TABLE: usize = 8192;
 /// A data plane that lived shorter than this died quickly.
-const QUICK: Duration = Duration::from_secs(10);
+const QUICK: Duration = Duration::from_secs(1);
 /// Longest pause before the data plane is started again.
 const PAUSE: Duration = Duration::from_secs(5);
 

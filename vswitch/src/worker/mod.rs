@@ -75,8 +75,8 @@ impl Snapshot {
 
 /// What a worker is told.
 enum Command {
-    /// Read this queue from now on.
-    Attach(PortId, Box<dyn RxQueue>, Sender<()>),
+    /// Read this queue from now on; its first packets are not accounted for in so many bursts.
+    Attach(PortId, Box<dyn RxQueue>, u32, Sender<()>),
     /// Give the queues of a port back.
     Detach(PortId, Sender<Vec<Box<dyn RxQueue>>>),
     /// End.
@@ -97,8 +97,17 @@ pub struct Handle {
 impl Handle {
     /// The worker reads this queue from now on. Returns when it does.
     pub fn attach(&self, port: PortId, queue: Box<dyn RxQueue>) {
+        self.attach_free(port, queue, 0);
+    }
+
+    /// The same, of a queue whose packets belong to flows that an earlier process knew: all of them may be first packets.
+    pub fn attach_again(&self, port: PortId, queue: Box<dyn RxQueue>) {
+        self.attach_free(port, queue, rx::RECALLING);
+    }
+
+    fn attach_free(&self, port: PortId, queue: Box<dyn RxQueue>, free: u32) {
         let (done, wait) = bounded(1);
-        self.send(Command::Attach(port, queue, done));
+        self.send(Command::Attach(port, queue, free, done));
         let _ = wait.recv();
     }
 
@@ -344,8 +353,8 @@ impl Worker {
         std::sync::atomic::fence(Ordering::SeqCst);
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Attach(port, queue, done) => {
-                    self.queues.add(port, queue);
+                Command::Attach(port, queue, free, done) => {
+                    self.queues.add(port, queue, free);
                     let _ = done.send(());
                 }
                 Command::Detach(port, done) => {

@@ -34,6 +34,9 @@ const TURN: i64 = 1_000_000;
 const SAVED_TURNS: i64 = 4;
 /// Walks that a burst may make whatever its queue has spent: a storm loses what is beyond this, a lone newcomer nothing.
 const FLOOR: usize = 4;
+/// Bursts after a start for which a queue may make as many walks as it wants: flows go on that nobody remembers here, and
+/// none of them shall lose a packet for it.
+pub(super) const RECALLING: u32 = 16 * 1024;
 /// What a walk is reckoned to cost, ticks, when a share is turned into a number of walks.
 const WALK: i64 = 2_000;
 /// Octets of a frame at most.
@@ -51,6 +54,8 @@ pub(super) struct Queue {
     largest: usize,
     /// Not to be read until then: what its port may bring has been brought.
     paused: Option<Now>,
+    /// Bursts for which the account does not count.
+    free: u32,
 }
 
 impl Queue {
@@ -58,7 +63,8 @@ impl Queue {
     /// make as many as it wants.
     #[inline]
     pub(super) fn walks(&mut self, busy: usize) -> usize {
-        if busy <= 1 {
+        if busy <= 1 || self.free > 0 {
+            self.free = self.free.saturating_sub(1);
             self.credit = 0;
             return usize::MAX;
         }
@@ -129,8 +135,8 @@ impl Queues {
         })
     }
 
-    /// Read this queue, too.
-    pub(super) fn add(&mut self, port: PortId, rx: Box<dyn RxQueue>) {
+    /// Read this queue, too. The account of its first packets begins after so many bursts.
+    pub(super) fn add(&mut self, port: PortId, rx: Box<dyn RxQueue>, free: u32) {
         let place = self.queues.iter().position(Option::is_none).unwrap_or_else(|| {
             self.queues.push(None);
             self.queues.len() - 1
@@ -141,7 +147,8 @@ impl Queues {
         }
         self.by_descriptor += usize::from(!rx.polled());
         if let Some(slot) = self.queues.get_mut(place) {
-            *slot = Some(Queue { port, rx, listed: true, credit: 0, largest: SUPER_FRAME as usize, paused: None });
+            let largest = SUPER_FRAME as usize;
+            *slot = Some(Queue { port, rx, listed: true, credit: 0, largest, paused: None, free });
         }
         self.ready.push_back(place);
     }

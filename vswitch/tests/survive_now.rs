@@ -1,0 +1,2 @@
+#[path = "all/survive/mod.rs"]
+mod survive;
