@@ -136,6 +136,8 @@ pub enum DropReason {
     ReplyLimit,
     /// The out port was full.
     TxFull,
+    /// More frames wait for the out port's pod than its bandwidth lets through soon.
+    OverRate,
     /// The out port is down or gone.
     TxDown,
     /// The out port's device refused the frame.
@@ -158,7 +160,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their numbers: name, and a sentence for people.
-    pub const ALL: [(Self, &'static str, &'static str); 71] = [
+    pub const ALL: [(Self, &'static str, &'static str); 72] = [
         (Self::EthTruncated, "eth-truncated", "shorter than an Ethernet header"),
         (Self::FrameOversized, "frame-oversized", "longer than any frame can be"),
         (Self::EthSourceGroup, "eth-source-group", "source address is a group address"),
@@ -225,6 +227,7 @@ impl DropReason {
         (Self::SnatPorts, "snat-ports", "no source port is free for a masqueraded connection"),
         (Self::ReplyLimit, "reply-limit", "the in port had used up its share of answers"),
         (Self::TxFull, "tx-full", "the out port was full"),
+        (Self::OverRate, "over-rate", "more waits for the out port than its bandwidth lets through soon"),
         (Self::TxDown, "tx-down", "the out port is down or gone"),
         (Self::TxError, "tx-error", "the out port's device refused the frame"),
         (Self::NoFrame, "no-frame", "the frame pool was empty"),

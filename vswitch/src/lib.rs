@@ -26,6 +26,7 @@ mod node;
 pub mod pool;
 pub mod ports;
 pub mod publish;
+pub mod shape;
 mod stats;
 pub mod switch;
 mod sync;

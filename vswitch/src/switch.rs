@@ -38,6 +38,7 @@ use crate::node::Node;
 use crate::pool;
 use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, RxQueue, stack};
 use crate::publish::{Publisher, Reader, channel};
+use crate::shape::Shapes;
 use crate::stats::{self, Totals};
 use crate::sys::affinity;
 use crate::upkeep::{self, Upkeep};
@@ -106,6 +107,8 @@ pub struct Switch {
     endpoints: BTreeMap<AddressKey, MacAddr>,
     /// Static neighbours.
     neighbors: BTreeMap<AddressKey, Neighbor>,
+    /// How much may pass each port.
+    shapes: Arc<Shapes>,
     /// What the node's kernel knows of us.
     node: Arc<Mutex<Node>>,
     /// As in [`Options::cut_existing`].
@@ -176,6 +179,7 @@ impl Switch {
             since: live.cells.now(),
             program: Arc::new(Program::new(STAGES)),
             devices: Arc::new(Vec::new()),
+            shapes: Arc::default(),
             captures: Captures::default(),
         };
         let (publisher, readers) = channel(snapshot, options.workers);
@@ -201,6 +205,7 @@ impl Switch {
             routers: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             neighbors: BTreeMap::new(),
+            shapes: Arc::default(),
             node: Arc::default(),
             cut_existing: options.cut_existing,
             upkeep: None,
@@ -295,12 +300,13 @@ impl Switch {
                 place.clone_from(&port.device);
             }
         }
-        let Self { live, publisher, ports, .. } = self;
+        let Self { live, publisher, ports, shapes, .. } = self;
+        let shapes = Arc::clone(shapes);
         let captures = publisher.current().captures.open_ones(|port| !ports.contains_key(&port));
         live.cells.change(|touched| {
             let program = Arc::new(publisher.current().program.apply(transaction, touched));
             let since = touched.in_force();
-            publisher.publish(Snapshot { since, program, devices: Arc::new(devices), captures });
+            publisher.publish(Snapshot { since, program, devices: Arc::new(devices), shapes, captures });
         });
         publisher.wait();
     }
@@ -309,7 +315,8 @@ impl Switch {
     fn publish_captures(&mut self, captures: Captures) {
         let current = self.publisher.current();
         let (since, program, devices) = (current.since, Arc::clone(&current.program), Arc::clone(&current.devices));
-        self.publisher.publish(Snapshot { since, program, devices, captures });
+        let shapes = Arc::clone(&current.shapes);
+        self.publisher.publish(Snapshot { since, program, devices, shapes, captures });
         self.publisher.wait();
     }
 
@@ -402,6 +409,10 @@ impl Switch {
                     (Some(neighbor), None) => _ = self.neighbors.remove(&neighbor.key),
                     (None, None) => {}
                 },
+                Change::Shaper(Delta { new: Some(shaper), .. }) => Arc::make_mut(&mut self.shapes).set(*shaper),
+                Change::Shaper(Delta { old: Some(shaper), new: None }) => {
+                    Arc::make_mut(&mut self.shapes).clear(shaper.port);
+                }
                 _ => {}
             }
         }
@@ -544,6 +555,10 @@ impl Control for Switch {
             self.tell_routers();
         }
         self.publish(transaction);
+        if transaction.changes.iter().any(|change| matches!(change, Change::Shaper(_))) {
+            // A worker may sleep until there are tokens of a rate that is no more.
+            self.workers.iter().for_each(Handle::wake);
+        }
         let gone: Vec<PortId> = gone.iter().map(|port| port.id).collect();
         self.forget(transaction, &gone);
         for port in removed {

@@ -499,6 +499,11 @@ impl Stash {
         Some(copy)
     }
 
+    /// Spills that are free.
+    pub fn available_spills(&self) -> usize {
+        self.pool.shared.spills.len()
+    }
+
     /// Slots the stash and the shared list hold together.
     pub fn available(&self) -> usize {
         self.free.len() + self.pool.free()

@@ -353,6 +353,11 @@ impl TxBatch {
         }
     }
 
+    /// The frames, oldest first.
+    pub fn frames(&self) -> impl Iterator<Item = &Frame> + Clone {
+        self.frames.iter().skip(self.head).flatten()
+    }
+
     /// Frames.
     #[inline]
     pub fn len(&self) -> usize {

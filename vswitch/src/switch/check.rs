@@ -75,6 +75,16 @@ impl Known<'_> {
                     self.port(&route.key.prefix, port)?;
                 }
             }
+            Change::Shaper(Delta { new: Some(shaper), .. }) => {
+                self.port(&"bandwidth", shaper.port)?;
+                let rates = [("ingress", shaper.bandwidth.ingress), ("egress", shaper.bandwidth.egress)];
+                if let Some((way, _)) = rates.iter().find(|(_, rate)| rate.is_some_and(|rate| rate.bits == 0)) {
+                    return Err(Refusal(format!(
+                        "bandwidth: {way} of 0 bit/s: nothing would pass port {}",
+                        shaper.port
+                    )));
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -32,6 +32,12 @@ impl Clock {
         }
     }
 
+    /// The time, asked for now: after a sleep, and before one.
+    pub(super) fn fresh(&mut self, ticks: u64) -> Now {
+        (self.now, self.asked) = (Now(self.start.elapsed()), ticks);
+        self.now
+    }
+
     /// The time.
     #[inline]
     pub(super) fn now(&self) -> Now {

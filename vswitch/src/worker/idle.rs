@@ -45,6 +45,11 @@ impl Idle {
         self.patience = if short { (self.patience * 2).min(MOST) } else { (self.patience / 2).max(LEAST) };
         self.since = to;
     }
+
+    /// The worker slept until a time that it had set itself: that says nothing of when frames come.
+    pub(super) fn rested(&mut self, to: u64) {
+        self.since = to;
+    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::capture::Captures;
 use crate::ports::{Device, Rx, RxQueue};
 use crate::publish::Reader;
+use crate::shape::Shapes;
 use clock::Clock;
 use idle::Idle;
 use rx::Queues;
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub program: Arc<Program>,
     /// The sending side of each port, by number.
     pub devices: Arc<Vec<Option<Arc<dyn Device>>>>,
+    /// How much may pass each port.
+    pub shapes: Arc<Shapes>,
     /// Who wants to see copies of frames.
     pub captures: Captures,
 }
@@ -148,6 +151,8 @@ pub struct Worker {
     busy: usize,
     /// When the last turn ended, ticks.
     last: u64,
+    /// Version of what was published, as of the last look at what waits for tokens.
+    looked_at: u64,
 }
 
 /// Where the ticks of a burst went; see [`Worker::turn_measured`].
@@ -193,6 +198,7 @@ impl Worker {
             gone,
             busy: 0,
             last: ticks(),
+            looked_at: 0,
         };
         Ok((worker, Handle { commands, pending, wake, counters, gone: gone_receiver }))
     }
@@ -218,6 +224,9 @@ impl Worker {
     pub fn turn_measured(&mut self, mut lap: impl FnMut(Lap)) -> usize {
         let start = self.last;
         self.clock.advance(start);
+        if self.next_tokens().is_some() {
+            self.look_for_tokens();
+        }
         self.queues.look(start);
         let mut frames = 0;
         let (sharers, mut busy) = (self.busy, 0);
@@ -251,13 +260,46 @@ impl Worker {
         frames
     }
 
+    /// When something that waits for tokens shall be looked at, if anything does.
+    #[inline]
+    fn next_tokens(&self) -> Option<Now> {
+        match (self.queues.due(), self.transmit.due()) {
+            (Some(rx), Some(tx)) => Some(rx.min(tx)),
+            (rx, tx) => rx.or(tx),
+        }
+    }
+
+    /// Go on with what waited for tokens and has them; with all that waits, when what is in force is new.
+    #[cold]
+    fn look_for_tokens(&mut self) {
+        let Self { reader, live, counters, stash, queues, transmit, clock, looked_at, .. } = self;
+        in_force(reader, live);
+        let (snapshot, now, version) = (reader.held(), clock.now(), reader.version());
+        let all = std::mem::replace(looked_at, version) != version;
+        if all || queues.due().is_some_and(|due| due <= now) {
+            queues.resume(now, all);
+        }
+        if all || transmit.due().is_some_and(|due| due <= now) {
+            transmit.release(all, snapshot, stash, counters, now);
+        }
+    }
+
     /// One burst of one queue, from rx to tx.
     fn burst(&mut self, at: usize, sharers: usize, lap: &mut impl FnMut(Lap)) -> usize {
         let Self { reader, live, counters, pipeline, burst, stash, queues, transmit, clock, gone, .. } = self;
         let Some(queue) = queues.get(at) else { return 0 };
         let (port, start) = (queue.port, ticks());
         burst.reset(port);
-        let limit = queue.rx.limit();
+        let mut limit = queue.rx.limit();
+        if let Some(bucket) = in_force(reader, live).1.shapes.egress(port) {
+            match queue.allowance(bucket, clock.now()) {
+                Ok(frames) => limit = frames,
+                Err(until) => {
+                    queues.pause(at, until);
+                    return 0;
+                }
+            }
+        }
         let result = queue.rx.rx(burst, limit, stash);
         (0..queue.rx.lost()).for_each(|_| counters.dropped(port, DropReason::NoFrame));
         let frames = burst.len();
@@ -269,6 +311,10 @@ impl Worker {
             counts.rx_packets.add(frames as u64);
             counts.rx_bytes.add(octets as u64);
             counters.bursts.add(1);
+            if let Some(bucket) = snapshot.shapes.egress(port) {
+                let lengths = burst.frames.iter().take(frames).flatten().map(pipeline::raw::Frame::len);
+                queue.pay(bucket, lengths, clock.now());
+            }
             if !snapshot.captures.is_empty() {
                 snapshot.captures.ingress(burst);
             }
@@ -322,15 +368,24 @@ impl Worker {
         if self.queues.arm() || self.pending.load(Ordering::Acquire) {
             return;
         }
-        self.counters.sleeps.add(1);
         let asleep = ticks();
+        let rest = self.next_tokens().map(|due| due.0.saturating_sub(self.clock.fresh(asleep).0));
+        if rest.is_some_and(|rest| rest.is_zero()) {
+            return;
+        }
+        self.counters.sleeps.add(1);
         self.reader.sleep();
-        self.queues.wait();
+        let rested = self.queues.wait(rest);
         self.reader.get();
         let awake = ticks();
         self.counters.idle_ticks.add(awake.wrapping_sub(asleep));
         self.last = awake;
-        self.idle.slept(asleep, awake);
+        self.clock.fresh(awake);
+        if rested {
+            self.idle.rested(awake);
+        } else {
+            self.idle.slept(asleep, awake);
+        }
     }
 }
 

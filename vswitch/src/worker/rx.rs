@@ -8,11 +8,15 @@ use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::PortId;
+use pipeline::live::Now;
 use rustix::event::{Timespec, epoll};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use crate::ports::RxQueue;
+use crate::shape::Bucket;
 
 /// Ticks between two looks at the descriptors while queues are busy: about 4 µs, so that acknowledgements do not wait
 /// for many super-frames of the other direction.
@@ -21,6 +25,8 @@ const LOOK_EVERY: u64 = 10_000;
 const EVENTS: usize = 64;
 /// Key of the descriptor by which the control thread wakes us.
 const WAKE: u64 = u64::MAX;
+/// Key of the timer.
+const TIMER: u64 = u64::MAX - 1;
 /// Longest sleep: entries of the cache are swept once a second.
 const NAP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Ticks of a turn that the busy queues share among them, and for how many turns a queue may save its share.
@@ -30,6 +36,8 @@ const SAVED_TURNS: i64 = 4;
 const FLOOR: usize = 4;
 /// What a walk is reckoned to cost, ticks, when a share is turned into a number of walks.
 const WALK: i64 = 2_000;
+/// Octets of a frame at most.
+const SUPER_FRAME: u64 = 65_536;
 
 /// One queue and its account.
 pub(super) struct Queue {
@@ -39,6 +47,10 @@ pub(super) struct Queue {
     listed: bool,
     /// Ticks it may still spend on first packets: deficit round robin (FASTPATH 6).
     credit: i64,
+    /// Octets of the largest frame of its last burst that was limited.
+    largest: usize,
+    /// Not to be read until then: what its port may bring has been brought.
+    paused: Option<Now>,
 }
 
 impl Queue {
@@ -53,6 +65,24 @@ impl Queue {
         let share = TURN / busy as i64;
         self.credit = (self.credit + share).min(share * SAVED_TURNS);
         usize::try_from(self.credit / WALK).unwrap_or(0).max(FLOOR)
+    }
+
+    /// How many frames may be read, for the bandwidth of its port to be kept: as many as there are tokens for if they are
+    /// as large as the last ones; where that guess could cost seconds, if they are super-frames.
+    ///
+    /// # Errors
+    /// Until when none may.
+    pub(super) fn allowance(&self, bucket: &Bucket, now: Now) -> Result<usize, Now> {
+        let size = if bucket.holds() < 4 * SUPER_FRAME { SUPER_FRAME } else { self.largest.max(1) as u64 };
+        let frames = bucket.octets(now)? / size;
+        Ok(usize::try_from(frames).unwrap_or(usize::MAX).clamp(1, self.rx.limit()))
+    }
+
+    /// Frames of these lengths were read.
+    pub(super) fn pay(&mut self, bucket: &Bucket, lengths: impl Iterator<Item = usize>, now: Now) {
+        let (octets, largest) = lengths.fold((0, 0), |(sum, most), len| (sum + len, len.max(most)));
+        self.largest = largest;
+        bucket.charge(octets, now);
     }
 
     /// Its last burst cost this many ticks.
@@ -72,15 +102,31 @@ pub(super) struct Queues {
     looked: u64,
     /// Queues that are not looked at in every turn.
     by_descriptor: usize,
+    /// When the first of the paused queues may be read again.
+    due: Option<Now>,
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
+    /// Ends a sleep when a paused queue may be read, or a shaped port sent to, again. A timeout of `epoll` would be
+    /// rounded up to milliseconds.
+    timer: OwnedFd,
 }
 
 impl Queues {
     pub(super) fn new(wake: Arc<OwnedFd>) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &*wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        Ok(Self { queues: Vec::new(), ready: VecDeque::new(), looked: 0, by_descriptor: 0, epoll, wake })
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
+        Ok(Self {
+            queues: Vec::new(),
+            ready: VecDeque::new(),
+            looked: 0,
+            by_descriptor: 0,
+            due: None,
+            epoll,
+            wake,
+            timer,
+        })
     }
 
     /// Read this queue, too.
@@ -95,7 +141,7 @@ impl Queues {
         }
         self.by_descriptor += usize::from(!rx.polled());
         if let Some(slot) = self.queues.get_mut(place) {
-            *slot = Some(Queue { port, rx, listed: true, credit: 0 });
+            *slot = Some(Queue { port, rx, listed: true, credit: 0, largest: SUPER_FRAME as usize, paused: None });
         }
         self.ready.push_back(place);
     }
@@ -155,6 +201,44 @@ impl Queues {
         }
     }
 
+    /// The queue is not read until then, whatever waits in it: it costs nothing meanwhile, neither looks nor wake-ups.
+    #[cold]
+    pub(super) fn pause(&mut self, at: usize, until: Now) {
+        let Some(Some(queue)) = self.queues.get_mut(at) else { return };
+        queue.paused = Some(until);
+        queue.listed = true;
+        if let Some(fd) = queue.rx.fd() {
+            let _ = epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(at as u64), epoll::EventFlags::empty());
+        }
+        self.due = Some(self.due.map_or(until, |due| due.min(until)));
+    }
+
+    /// When the first of the paused queues may be read again, if there is one.
+    #[inline]
+    pub(super) fn due(&self) -> Option<Now> {
+        self.due
+    }
+
+    /// Read paused queues again: those whose time has come, or all, when bandwidths may be others than before.
+    #[cold]
+    pub(super) fn resume(&mut self, now: Now, all: bool) {
+        self.due = None;
+        for (at, queue) in self.queues.iter_mut().enumerate() {
+            let Some((queue, until)) = queue.as_mut().and_then(|queue| queue.paused.map(|until| (queue, until))) else {
+                continue;
+            };
+            if until > now && !all {
+                self.due = Some(self.due.map_or(until, |due| due.min(until)));
+                continue;
+            }
+            queue.paused = None;
+            if let Some(fd) = queue.rx.fd() {
+                let _ = epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(at as u64), epoll::EventFlags::IN);
+            }
+            self.ready.push_back(at);
+        }
+    }
+
     /// Find out which kernel queues have frames, if it is time to: at once when nothing else is to be done.
     #[inline]
     pub(super) fn look(&mut self, now: u64) {
@@ -168,22 +252,38 @@ impl Queues {
     /// Ask every queue to wake us. Returns true if one has frames already.
     pub(super) fn arm(&mut self) -> bool {
         // All are armed before any is believed to be empty.
-        self.queues.iter_mut().flatten().fold(false, |waiting, queue| queue.rx.arm() | waiting)
+        let reading = self.queues.iter_mut().flatten().filter(|queue| queue.paused.is_none());
+        reading.fold(false, |waiting, queue| queue.rx.arm() | waiting)
     }
 
-    /// Sleep until a descriptor is readable, a second at most.
-    pub(super) fn wait(&mut self) {
-        self.poll(Some(&NAP));
+    /// Sleep until a descriptor is readable, a second at most, and no longer than `rest`. Returns whether that ended it.
+    pub(super) fn wait(&mut self, rest: Option<Duration>) -> bool {
+        if let Some(rest) = rest {
+            // 0 would stop the timer.
+            self.set_timer(rest.max(Duration::from_nanos(1)));
+        }
+        self.poll(Some(&NAP))
     }
 
-    fn poll(&mut self, timeout: Option<&Timespec>) {
+    fn set_timer(&self, rest: Duration) {
+        let it_value = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        // What it refuses is a time out of range.
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once);
+    }
+
+    /// Take up queues that have frames. Returns whether there was nothing but the timer.
+    fn poll(&mut self, timeout: Option<&Timespec>) -> bool {
         let mut room = [MaybeUninit::uninit(); EVENTS];
-        let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, timeout) else { return };
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, timeout) else { return false };
+        let mut timer_alone = events.len() == 1;
         for event in events {
             let place = event.data.u64();
-            if place == WAKE {
+            timer_alone &= place == TIMER;
+            if place == WAKE || place == TIMER {
+                let from = if place == WAKE { &*self.wake } else { &self.timer };
                 let mut count = [0; 8];
-                let _ = rustix::io::read(&*self.wake, &mut count);
+                let _ = rustix::io::read(from, &mut count);
             } else if let Some(Some(queue)) = self.queues.get_mut(place as usize)
                 && !queue.listed
             {
@@ -191,5 +291,6 @@ impl Queues {
                 self.ready.push_back(place as usize);
             }
         }
+        timer_alone
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Lanes are taken in order, hits and misses together, so frames of one queue leave by a port in the order in which they
 //! came. A port that is full holds at most [`HELD`] frames or [`HELD_OCTETS`] for [`PATIENCE`], and none when frame memory
-//! runs short; what is beyond that is dropped as `tx-full`, newest first, and no other port waits for it.
+//! runs short; what is beyond that is dropped as `tx-full`, newest first, and no other port waits for it. What waits for
+//! tokens of a port's bandwidth: `tx/shaped.rs`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,6 +20,10 @@ use pipeline::rewrite;
 
 use super::{Snapshot, count_drop};
 use crate::ports::{Device, Tx, TxBatch};
+
+mod shaped;
+
+use shaped::Shaped;
 
 /// Frames that a full port holds.
 const HELD: usize = 64;
@@ -37,6 +42,8 @@ struct Backlog {
     full_since: Option<Now>,
     /// On the list of ports to flush.
     listed: bool,
+    /// The port has a bandwidth, or had when what is here came.
+    shaped: Option<Box<Shaped>>,
 }
 
 /// What is on its way out of a worker.
@@ -47,11 +54,21 @@ pub(super) struct Transmit {
     dirty: Vec<PortId>,
     /// Ports that were full.
     waiting: VecDeque<PortId>,
+    /// Ports for which frames wait until there are tokens.
+    paused: Vec<PortId>,
+    /// When the first of them shall be looked at.
+    due: Option<Now>,
 }
 
 impl Transmit {
     pub(super) fn new() -> Self {
-        Self { backlogs: Vec::new(), dirty: Vec::with_capacity(64), waiting: VecDeque::with_capacity(64) }
+        Self {
+            backlogs: Vec::new(),
+            dirty: Vec::with_capacity(64),
+            waiting: VecDeque::with_capacity(64),
+            paused: Vec::new(),
+            due: None,
+        }
     }
 
     /// A port was full, and something waits for it.
@@ -239,36 +256,15 @@ impl Transmit {
     fn flush(&mut self, port: PortId, snapshot: &Snapshot, stash: &mut Stash, counters: &Counters, now: Now) {
         let Some(backlog) = self.backlogs.get_mut(port.index()) else { return };
         backlog.listed = false;
+        if backlog.shaped.is_some() || snapshot.shapes.ingress(port).is_some() {
+            return self.flush_shaped(port, snapshot, stash, counters, now);
+        }
         let Some(device) = snapshot.device(port) else {
             return drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
         };
-        let before = backlog.batch.len();
-        match send(&**device, port, &mut backlog.batch, stash, counters) {
-            Tx::Done => backlog.full_since = None,
-            Tx::Down => {
-                backlog.full_since = None;
-                drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
-            }
-            Tx::Full | Tx::Refused | Tx::Limited => {
-                // A port that takes some frames is slow, not stuck: what waits now has not waited for long.
-                if backlog.batch.len() < before {
-                    backlog.full_since = None;
-                }
-                let since = *backlog.full_since.get_or_insert(now);
-                if now.0.saturating_sub(since.0) >= PATIENCE || stash.available() < RESERVE {
-                    backlog.full_since = None;
-                    return drop_all(&mut backlog.batch, DropReason::TxFull, stash, counters, port);
-                }
-                while backlog.batch.len() > HELD || backlog.batch.bytes() > HELD_OCTETS {
-                    let Some((frame, from)) = backlog.batch.pop_newest() else { break };
-                    counters.dropped(from, DropReason::TxFull);
-                    counters.port(port).tx_dropped.add(1);
-                    stash.give(frame);
-                }
-                if !self.waiting.contains(&port) {
-                    self.waiting.push_back(port);
-                }
-            }
+        let Backlog { batch, full_since, .. } = backlog;
+        if push_out(&**device, port, batch, full_since, stash, counters, now) && !self.waiting.contains(&port) {
+            self.waiting.push_back(port);
         }
     }
 
@@ -276,9 +272,53 @@ impl Transmit {
     pub(super) fn abandon(&mut self, stash: &mut Stash, counters: &Counters) {
         for (port, backlog) in (0..).map(PortId).zip(&mut self.backlogs) {
             drop_all(&mut backlog.batch, DropReason::TxDown, stash, counters, port);
+            if let Some(mut shaped) = backlog.shaped.take() {
+                drop_all(&mut shaped.passing, DropReason::TxDown, stash, counters, port);
+            }
         }
         self.waiting.clear();
+        self.paused.clear();
+        self.due = None;
     }
+}
+
+/// Send a batch, and hold for a moment what a full port did not take. Returns whether it holds something.
+#[inline]
+fn push_out(
+    device: &dyn Device,
+    port: PortId,
+    batch: &mut TxBatch,
+    full_since: &mut Option<Now>,
+    stash: &mut Stash,
+    counters: &Counters,
+    now: Now,
+) -> bool {
+    let before = batch.len();
+    match send(device, port, batch, stash, counters) {
+        Tx::Done => *full_since = None,
+        Tx::Down => {
+            *full_since = None;
+            drop_all(batch, DropReason::TxDown, stash, counters, port);
+        }
+        Tx::Full | Tx::Refused | Tx::Limited => {
+            // A port that takes some frames is slow, not stuck: what waits now has not waited for long.
+            if batch.len() < before {
+                *full_since = None;
+            }
+            let since = *full_since.get_or_insert(now);
+            if now.0.saturating_sub(since.0) >= PATIENCE || stash.available() < RESERVE {
+                *full_since = None;
+                drop_all(batch, DropReason::TxFull, stash, counters, port);
+                return false;
+            }
+            while batch.len() > HELD || batch.bytes() > HELD_OCTETS {
+                let Some((frame, from)) = batch.pop_newest() else { break };
+                drop_one(frame, from, DropReason::TxFull, stash, counters, port);
+            }
+            return true;
+        }
+    }
+    false
 }
 
 /// Hand a batch to a device, skipping the frames that it refuses, and count what went.
@@ -306,8 +346,12 @@ fn send(device: &dyn Device, port: PortId, batch: &mut TxBatch, stash: &mut Stas
 
 fn drop_all(batch: &mut TxBatch, reason: DropReason, stash: &mut Stash, counters: &Counters, port: PortId) {
     while let Some((frame, from)) = batch.pop() {
-        counters.dropped(from, reason);
-        counters.port(port).tx_dropped.add(1);
-        stash.give(frame);
+        drop_one(frame, from, reason, stash, counters, port);
     }
+}
+
+fn drop_one(frame: Frame, from: PortId, reason: DropReason, stash: &mut Stash, counters: &Counters, port: PortId) {
+    counters.dropped(from, reason);
+    counters.port(port).tx_dropped.add(1);
+    stash.give(frame);
 }
