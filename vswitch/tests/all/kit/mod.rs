@@ -210,7 +210,7 @@ impl Bed {
         self.dir.path().join("ctl.sock")
     }
 
-    fn ask(&self, request: &Request) -> Result<Value, rpc::ClientError> {
+    pub(crate) fn ask(&self, request: &Request) -> Result<Value, rpc::ClientError> {
         rpc::Client::connect(&self.socket(), Some(PATIENCE * 4))?.ask(request)
     }
 
