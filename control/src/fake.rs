@@ -24,7 +24,7 @@ use crate::{Refusal, Switch};
 const KINDS: &[&str] = &["tap", "internal", "memory", "pcap", "null", "stack"];
 
 /// The options that its ports have.
-const OPTIONS: &[&str] = &["netns", "ifname", "addresses", "routes"];
+const OPTIONS: &[&str] = &["netns", "netns-inode", "ifname", "addresses", "routes"];
 
 /// A switch without packets. Its fields are the test's to read and write.
 #[derive(Debug, Default)]

@@ -21,6 +21,7 @@ pub mod fake;
 pub mod switch;
 
 mod cluster;
+mod detached;
 mod socket;
 mod store;
 mod verbs;

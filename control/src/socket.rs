@@ -25,6 +25,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::detached;
 use crate::store::Store;
 use crate::verbs::answer;
 use crate::{Options, Refusal, Switch};
@@ -123,15 +124,24 @@ impl Control {
         if let Err(why) = cluster.program(&mut store, switch) {
             tracing::warn!("cluster: not in force: {why}");
         }
-        switch.restored();
         let refusal = |e: io::Error| Refusal(format!("{}: {}", options.socket.display(), reason(&e)));
         let mut listener = listen(&options.socket, options.socket_group).map_err(refusal)?;
+        // Listening: from now on plugins find somebody to tell what they would note.
+        let notes = options.state_dir.join("detach");
+        for id in detached::noted(&notes) {
+            let request = Request::Detach { id: id.clone() };
+            match answer(&request, (&mut store, &mut cluster), switch, &options.version) {
+                Ok(_) => detached::done(&notes, &id),
+                Err(why) => tracing::warn!("{why}"),
+            }
+        }
         let poll = Poll::new().map_err(refusal)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(refusal)?;
         if let Some(manifests) = cluster.manifests() {
             let mut source = SourceFd(&manifests.descriptor());
             poll.registry().register(&mut source, MANIFESTS, Interest::READABLE).map_err(refusal)?;
         }
+        switch.restored();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(refusal)?);
         Ok(Self {
             store,

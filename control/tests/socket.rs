@@ -645,3 +645,42 @@ fn ovs_appctl_is_understood() {
     assert!(appctl(&["dpctl/flush-conntrack"]).unwrap().status.success());
     assert_eq!(dump(), "");
 }
+
+#[test]
+fn what_was_noted_while_no_daemon_was_there_is_detached_at_its_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let (notes, netns) = (directory.path().join("state/detach"), directory.path().join("netns"));
+    fs::write(&netns, "").unwrap();
+    let id = |container: &str| {
+        let (network, ifname) = ("net".to_owned(), "eth0".to_owned());
+        api::AttachmentId { network, container: container.to_owned(), ifname }
+    };
+    let daemon = Daemon::start(directory.path());
+    for container in ["stays", "goes"] {
+        let attach = api::Attach {
+            protocol: api::attachment::PROTOCOL,
+            id: id(container),
+            netns: netns.display().to_string(),
+            bridge: Some("br7".to_owned()),
+            kind: "tap".to_owned(),
+            mtu: None,
+            mac: None,
+            addresses: api::Addressing::None,
+            pod: None,
+            host_ports: Vec::new(),
+            bandwidth: api::Bandwidth::default(),
+        };
+        let answer = daemon.client().ask(&Request::Attach(Box::new(attach))).unwrap();
+        let reply: api::AttachReply = serde_json::from_value(answer).unwrap();
+        assert!(matches!(reply, api::AttachReply::Attached(_)), "{reply:?}");
+    }
+    daemon.stop();
+    for container in ["goes", "never was"] {
+        api::detached::write(&notes, &id(container)).unwrap();
+    }
+    let daemon = Daemon::start(directory.path());
+    let answer = daemon.client().ask(&Request::Attachments {}).unwrap();
+    let left: api::reply::Attachments = serde_json::from_value(answer).unwrap();
+    assert_eq!(left.0.iter().map(|row| &row.id).collect::<Vec<_>>(), [&id("stays")]);
+    assert_eq!(fs::read_dir(&notes).unwrap().count(), 0);
+}

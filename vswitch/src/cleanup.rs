@@ -38,6 +38,30 @@ impl Doomed {
         (!doomed.endpoints.is_empty() || !doomed.services.is_empty()).then_some(doomed)
     }
 
+    /// What there is now, to be held against connections of an earlier process.
+    pub(crate) fn beside(rows: &[Change]) -> Self {
+        let mut there = Self::default();
+        for row in rows {
+            if let Change::Service(Delta { new: Some(service), .. }) = row
+                && service.key.proto == Proto::Udp
+            {
+                there.services.insert((service.key.address, service.key.port), serving(Some(service)));
+            }
+        }
+        there
+    }
+
+    /// Whether a connection, of before, is one of a UDP service that is not there now, or was sent to who serves it no more.
+    pub(crate) fn ends_beside(&self, original: &Tuple, reply: &Tuple) -> bool {
+        let (asked, answers) = ((original.dst, original.dport), (reply.src, reply.sport));
+        let stands = match self.services.get(&asked) {
+            Some(serving) => serving.contains(&SocketAddr::from(answers)),
+            // No service: then nobody sends it elsewhere.
+            None => asked == answers,
+        };
+        original.proto == Proto::Udp as u8 && !stands
+    }
+
     fn add_endpoint(&mut self, delta: &Delta<Endpoint>) {
         let Some(old) = &delta.old else { return };
         let is_same = |new: &Endpoint| (new.key, new.identity) == (old.key, old.identity);
@@ -241,6 +265,27 @@ mod tests {
             |before, after| Change::Endpoint(Delta::replace(endpoint(CLIENT, before), endpoint(CLIENT, after)));
         assert_eq!(ended(changed(7, 9), Proto::Tcp, [7, 8]), [true, true]);
         assert_eq!(ended(changed(7, 7), Proto::Tcp, [7, 8]), [false, false]);
+    }
+
+    #[test]
+    fn a_udp_flow_of_before_ends_if_its_service_or_backend_went_while_nobody_looked() {
+        let ends = |rows: &[Change], proto: Proto| {
+            let there = Doomed::beside(rows);
+            [A, B].map(|backend| {
+                let (original, reply) = tuples(proto, backend);
+                there.ends_beside(&original, &reply)
+            })
+        };
+        let rows = |lists: Lists| [change(Proto::Udp, None, Some(lists))];
+        assert_eq!(ends(&rows([&[A, B], &[]]), Proto::Udp), [false, false]);
+        assert_eq!(ends(&rows([&[A], &[]]), Proto::Udp), [false, true]);
+        assert_eq!(ends(&rows([&[A], &[B]]), Proto::Udp), [false, false]);
+        assert_eq!(ends(&rows([&[], &[]]), Proto::Udp), [true, true]);
+        assert_eq!(ends(&[], Proto::Udp), [true, true]);
+        // TCP finds out by itself, and what no service translated is nobody's but its own.
+        assert_eq!(ends(&[], Proto::Tcp), [false, false]);
+        let (original, _) = tuples(Proto::Udp, A);
+        assert!(!Doomed::beside(&[]).ends_beside(&original, &original.turned()));
     }
 
     #[test]

@@ -154,7 +154,8 @@ impl Config {
             "cut" => true,
             other => return Err(format!("--policy-existing {other}: keep or cut is expected")),
         };
-        let switch = switch::Options { workers, cpus, shadow, cut_existing, ..switch::Options::default() };
+        let survival = Some(typed.run_dir.clone());
+        let switch = switch::Options { workers, cpus, shadow, cut_existing, survival, ..switch::Options::default() };
         let Typed { run_dir, state_dir, socket_group, cluster, .. } = typed;
         Ok(Self { run_dir, state_dir, socket_group, node, cluster, switch, web, log })
     }

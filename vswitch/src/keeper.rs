@@ -9,6 +9,9 @@
 //!                                               --> done + descriptor
 //! ```
 //!
+//! A service manager that offers it (`NOTIFY_SOCKET`, sd_notify(3)) holds the same descriptors for the time when the keeper
+//! is gone, too, and gives them to the next one.
+//!
 //! The keeper knows names and descriptors, and never looks at a packet, a configuration or a table: what it does is so
 //! little that it does not crash. Messages are of one size; every request has one answer. The data plane is killed when
 //! its keeper dies (`PR_SET_PDEATHSIG`): there is never a forwarder that nobody watches.

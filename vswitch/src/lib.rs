@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -16,11 +18,12 @@ use config::{Config, ConfigError};
 use control::Control;
 use keeper::Keeper;
 use switch::Switch;
-use sys::signal::{STOP, Signals};
+use sys::signal::{FOR_GOOD, STOP, Signals};
 
 pub mod capture;
 mod cleanup;
 mod config;
+mod install;
 pub mod keeper;
 mod node;
 pub mod pool;
@@ -28,6 +31,7 @@ pub mod ports;
 pub mod publish;
 pub mod shape;
 mod stats;
+mod survival;
 pub mod switch;
 mod sync;
 pub mod sys;
@@ -41,6 +45,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     if let Some(feature) = sys::cpu::missing() {
         return fail(&format!("this CPU has no {feature}, for which the program was built; see .cargo/config.toml"));
+    }
+    if args.get(1).is_some_and(|word| word == install::COMMAND) {
+        return install::main(&args).unwrap_or_else(|why| fail(&format!("install-cni: {why}")));
     }
     let config = match Config::from_args(&args) {
         Ok(config) => config,
@@ -93,14 +100,21 @@ fn data_plane(config: &Config) -> anyhow::Result<u8> {
     };
     let mut control = Control::open(&options, &mut switch).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
     let stopper = control.stopper();
+    let for_good = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&for_good);
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut fds = [rustix::event::PollFd::new(&signals, rustix::event::PollFlags::IN)];
         while rustix::event::poll(&mut fds, None).is_err() {}
+        told.store(signals.next() == Some(FOR_GOOD), Ordering::Release);
         stopper.stop();
     })?;
     tracing::info!(workers = config.switch.workers, "ready at {}", options.socket.display());
     keeper.ready()?;
     control.run(&mut switch)?;
-    switch.stop();
+    if for_good.load(Ordering::Acquire) {
+        switch.withdraw();
+    } else {
+        switch.stop();
+    }
     Ok(0)
 }

@@ -6,6 +6,7 @@
 //! given to workers; the node's kernel is told. What fails before the step leaves everything as it was.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
@@ -23,8 +24,8 @@ use control::{Refusal, Switch as Control};
 use parking_lot::Mutex;
 use pipeline::counters::Counters;
 use pipeline::drop::DropReason;
-use pipeline::live::Live;
-use pipeline::live::connections::{Limits as ConnectionLimits, View};
+use pipeline::live::connections::{Connections, Limits as ConnectionLimits, Restored, View};
+use pipeline::live::{Live, Now};
 use pipeline::parse::KeyHasher;
 use pipeline::raw::{HeapMemory, Memory, Pool};
 use pipeline::resolve::program::Program;
@@ -40,6 +41,7 @@ use crate::ports::{Device, Environment, Offered, Opened, PORT_TYPES, PortError, 
 use crate::publish::{Publisher, Reader, channel};
 use crate::shape::Shapes;
 use crate::stats::{self, Totals};
+use crate::survival::{self, learned::Learned};
 use crate::sys::affinity;
 use crate::upkeep::{self, Upkeep};
 use crate::web::{self, Metered, Web};
@@ -72,6 +74,9 @@ pub struct Options {
     pub shadow: u64,
     /// When policies change, connections that they deny now are cut; else they are kept.
     pub cut_existing: bool,
+    /// The directory in which what packets wrote outlives the process. No packet is read before [`Control::restored`] was
+    /// called, so that none meets half of what was configured. `None`: it goes with the process, and packets are read at once.
+    pub survival: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -85,6 +90,7 @@ impl Default for Options {
             connections: ConnectionLimits::default(),
             shadow: 0,
             cut_existing: false,
+            survival: None,
         }
     }
 }
@@ -113,6 +119,10 @@ pub struct Switch {
     node: Arc<Mutex<Node>>,
     /// As in [`Options::cut_existing`].
     cut_existing: bool,
+    /// Where what was learned is written down.
+    learned: Option<Arc<Learned>>,
+    /// Until all that was configured is told again: queues of ports, read by nobody.
+    waiting: Option<Vec<(PortId, Vec<Box<dyn RxQueue>>)>>,
     /// `None` for a switch whose workers are driven by the caller.
     upkeep: Option<Upkeep>,
     /// `None` for a switch that opens no sockets.
@@ -160,7 +170,8 @@ impl Switch {
             switch.threads.push(thread);
             wait.recv().unwrap_or(Ok(()))?;
         }
-        switch.upkeep = Some(Upkeep::start(Arc::clone(&switch.live), Arc::clone(&switch.node))?);
+        let learned = switch.learned.clone();
+        switch.upkeep = Some(Upkeep::start(Arc::clone(&switch.live), Arc::clone(&switch.node), learned)?);
         Ok(switch)
     }
 
@@ -170,7 +181,11 @@ impl Switch {
     /// As [`Self::start`].
     pub fn assemble(options: &Options, keeper: Keeper) -> std::io::Result<(Self, Vec<Worker>)> {
         let pool = pool::frame_pool(options.frames, options.spills)?;
-        let live = Arc::new(Live::default());
+        let (connections, learned) = match &options.survival {
+            Some(directory) => (recall(directory, &keeper)?, Some(Arc::new(Learned::new(directory)?))),
+            None => Default::default(),
+        };
+        let live = Arc::new(Live { connections, ..Live::default() });
         live.connections.configure(options.connections);
         if options.cut_existing {
             live.be_strict();
@@ -208,6 +223,8 @@ impl Switch {
             shapes: Arc::default(),
             node: Arc::default(),
             cut_existing: options.cut_existing,
+            waiting: learned.as_ref().map(|_| Vec::new()),
+            learned,
             upkeep: None,
             web: None,
         };
@@ -240,12 +257,25 @@ impl Switch {
         self.offered.lock().insert(name.to_owned(), port);
     }
 
-    /// Ends the workers and leaves all devices as they are, for the next start. The node's routes go: nobody is behind
-    /// them.
+    /// Ends the workers and leaves all as it is for the next start: devices, connections, and the node's routes, so that
+    /// processes of the node wait for it as pods do. Without the routes their packets would leave by another way, and be
+    /// answered there.
     pub fn stop(mut self) {
+        self.end();
+        if let Some(learned) = &self.learned {
+            learned.write(&self.live);
+        }
+    }
+
+    /// As [`Self::stop`], for good: the node's routes go, since nobody is behind them any more.
+    pub fn withdraw(mut self) {
+        self.node.lock().withdraw();
+        self.end();
+    }
+
+    fn end(&mut self) {
         self.upkeep = None;
         self.web = None;
-        self.node.lock().withdraw();
         self.workers.iter().for_each(Handle::stop);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -285,6 +315,7 @@ impl Switch {
 
     /// Take the queues of a port from its worker.
     fn detach(&mut self, id: PortId) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|(port, _)| *port != id));
         let worker = self.ports.get_mut(&id).and_then(|port| port.worker.take());
         if let Some(worker) = worker.and_then(|number| self.workers.get(number)) {
             drop(worker.detach(id));
@@ -346,6 +377,10 @@ impl Switch {
 
     /// Give the queues of a port to a worker.
     fn attach(&mut self, id: PortId, queues: Vec<Box<dyn RxQueue>>) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.push((id, queues));
+            return;
+        }
         let worker = self.least_loaded();
         let Some(handle) = self.workers.get(worker) else { return };
         for queue in queues {
@@ -436,11 +471,30 @@ impl Switch {
         }
     }
 
+    /// Connections of an earlier process end with what they rest on, if that went while nobody looked. Of endpoints whoever
+    /// comes upon the connection asks.
+    fn end_what_changed(&self, now: Now) {
+        let Self { live, .. } = self;
+        if live.connections.is_empty() {
+            return;
+        }
+        let program = &self.publisher.current().program;
+        let doomed = Doomed::beside(&program.dump());
+        let ends =
+            |view: &View| doomed.ends_beside(&view.original, &view.reply) || self.cut_existing && !program.stands(view);
+        let ended = live.connections.kill_where(&ends, now, &live.cells);
+        tracing::info!(ended, kept = live.connections.len(), "connections that rested on what is no more");
+    }
+
     /// What packets learned, and what was made of them, ends with what it rests on.
     fn forget(&self, transaction: &Transaction, removed: &[PortId]) {
         let Self { live, .. } = self;
         for &port in removed {
             live.neighbors.flush_port(port, &live.cells);
+        }
+        if self.waiting.is_some() {
+            // What is told is what there was before. What of it is no more is looked at when all of it is known.
+            return;
         }
         if let Some(doomed) = Doomed::of(transaction) {
             let ends = |view: &View| doomed.ends(&view.original, &view.reply, view.identities);
@@ -453,6 +507,17 @@ impl Switch {
             tracing::debug!(ended, "connections that policies do not let through any more");
         }
     }
+}
+
+/// The connections in the memory of a directory.
+fn recall(directory: &Path, keeper: &Keeper) -> std::io::Result<Connections> {
+    let memory = survival::connections::Connections::open(directory, keeper)?;
+    let (connections, Restored { live, resting, discarded }) = Connections::restore(Box::new(memory), clock::now());
+    if discarded != 0 {
+        tracing::warn!(discarded, "records of connections that nobody could have left");
+    }
+    tracing::info!(live, resting, "connections of an earlier process");
+    Ok(connections)
 }
 
 /// It may alter what policies say of connections.
@@ -745,6 +810,20 @@ impl Control for Switch {
 
     fn behind(&mut self, behind: bool) {
         self.web.iter().for_each(|web| web.behind(behind));
+    }
+
+    fn restored(&mut self) {
+        let Some(waiting) = self.waiting.take() else { return };
+        let now = clock::now();
+        if let Some(learned) = &self.learned {
+            let is_there = |bridge, id| self.ports.get(&id).is_some_and(|port| port.spec.bridge == bridge);
+            let (stations, clients) = learned.recall(&self.live, is_there, now);
+            tracing::info!(stations, clients, "learned by an earlier process");
+        }
+        self.end_what_changed(now);
+        for (id, queues) in waiting {
+            self.attach(id, queues);
+        }
     }
 
     fn tick(&mut self) {

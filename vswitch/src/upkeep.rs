@@ -13,6 +13,7 @@ use pipeline::live::connections::Tuple;
 use pipeline::live::denials::News;
 
 use crate::node::Node;
+use crate::survival::learned::Learned;
 use crate::worker::clock;
 
 /// Time between two rounds.
@@ -39,7 +40,7 @@ impl Upkeep {
     ///
     /// # Errors
     /// When the system has none left.
-    pub(crate) fn start(live: Arc<Live>, node: Arc<Mutex<Node>>) -> io::Result<Self> {
+    pub(crate) fn start(live: Arc<Live>, node: Arc<Mutex<Node>>, learned: Option<Arc<Learned>>) -> io::Result<Self> {
         let (running, ended) = channel::<()>();
         let thread = std::thread::Builder::new().name("upkeep".to_owned()).spawn(move || {
             for round in 0.. {
@@ -47,6 +48,9 @@ impl Upkeep {
                     return;
                 }
                 self::round(round, &live, &node);
+                if round.is_multiple_of(SECOND) {
+                    learned.iter().for_each(|learned| learned.write(&live));
+                }
             }
         })?;
         Ok(Self { running: Some(running), thread: Some(thread) })

@@ -135,7 +135,7 @@ pub(crate) fn interface(result: &CniResult) -> Result<Interface, Fault> {
     }
     let addresses: Vec<_> = result.ips.iter().map(|ip| Assigned { address: ip.address, gateway: ip.gateway }).collect();
     let routes = result.routes.iter().map(|route| InterfaceRoute {
-        prefix: route.dst,
+        prefix: route.dst.trunc(),
         gateway: route.gw.or_else(|| first_gateway(&addresses, route.dst.addr().is_ipv4())),
     });
     Ok(Interface { routes: routes.collect(), addresses })

@@ -202,7 +202,7 @@ fn expected(result: &CniResult, call: &Call) -> Result<Expected, Fault> {
             Some(gateway) if addresses.iter().any(|assigned| assigned.address.contains(&gateway)) => Some(gateway),
             Some(_) => return None,
         };
-        Some(InterfaceRoute { prefix: route.dst, gateway })
+        Some(InterfaceRoute { prefix: route.dst.trunc(), gateway })
     });
     let routes = routes.collect();
     let mac = match link.mac.as_str() {

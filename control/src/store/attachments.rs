@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use api::attachment::{PROTOCOL, code};
@@ -31,6 +32,8 @@ use crate::{Refusal, Switch};
 const NAME: usize = 256;
 /// The key of `external_ids` that binds a port to a pod.
 const POD: &str = "pod";
+/// The option of a port that says which namespace its `options:netns` led to.
+const NETNS_INODE: &str = "netns-inode";
 /// Smallest MTU of a link with IPv6 (RFC 8200, 5).
 const IPV6_MTU: u16 = 1280;
 
@@ -196,7 +199,10 @@ impl Store {
     /// Remove attachments whose namespaces are no more: who detaches what went while nobody was there to hear of it? To be
     /// called once, before the ports are opened.
     pub(super) fn collect_lost(&mut self) {
-        let is_lost = |attachment: &&Attachment| !Path::new(&attachment.netns).exists();
+        let is_lost = |attachment: &&Attachment| {
+            let was = self.port(attachment.port).and_then(|port| port.options.get(NETNS_INODE)).cloned();
+            netns_inode(&attachment.netns) != was
+        };
         let lost: Vec<PortId> = self.config.attachments.values().filter(is_lost).map(|lost| lost.port).collect();
         for port in &lost {
             tracing::info!("port {}: its network namespace is gone, and so is its container", self.port_name(*port));
@@ -510,6 +516,8 @@ impl Store {
             ("netns".to_owned(), attach.netns.clone()),
             ("ifname".to_owned(), attach.id.ifname.clone()),
         ]);
+        // A path may lead to another namespace later: that of a process that has the number of one that ended.
+        options.extend(netns_inode(&attach.netns).map(|inode| (NETNS_INODE.to_owned(), inode)));
         if !interface.addresses.is_empty() {
             let addresses = interface.addresses.iter().map(|assigned| assigned.address.to_string());
             options.insert("addresses".to_owned(), join(addresses.collect()));
@@ -546,6 +554,11 @@ impl Store {
             external_ids,
         })
     }
+}
+
+/// Which namespace a path leads to; `None` if it leads nowhere.
+fn netns_inode(path: &str) -> Option<String> {
+    std::fs::metadata(path).ok().map(|there| there.ino().to_string())
 }
 
 fn check_protocol(protocol: u16) -> Result<(), AttachRefusal> {

@@ -254,28 +254,30 @@ fn delete(report: &mut Report, runtime: &Runtime, (a, b): (&Pod, &Pod)) -> anyho
 
 /// What is there after many ADDs and DELs, beside what was there before.
 fn leaks(report: &mut Report, daemon: &Daemon, runtime: &Runtime, host: &Host) -> anyhow::Result<()> {
-    let sandbox = |id| Sandbox { id, host, pod: None };
+    fn of<'a>(id: &'a str, host: &'a Host) -> Sandbox<'a> {
+        Sandbox { id, host, pod: None }
+    }
     let state = || -> anyhow::Result<(usize, usize, usize)> {
         let attachments = daemon.vsctl("attachments")?.lines().count().saturating_sub(1);
         let ports = daemon.vsctl("list-ports br-pods")?.lines().count();
         Ok((attachments, ports, daemon.descriptors()?))
     };
     // The first one starts what stays.
-    expect(runtime.add(sandbox("warm"))?, "ADD")?;
-    expect(runtime.del(sandbox("warm"))?, "DEL")?;
+    expect(runtime.add(of("warm", host))?, "ADD")?;
+    expect(runtime.del(of("warm", host))?, "DEL")?;
     let before = state()?;
     let mut given = std::collections::BTreeSet::new();
     for round in 0..ROUNDS {
         let id = format!("round-{round}");
-        let result = expect(runtime.add(sandbox(&id))?, "ADD")?;
+        let result = expect(runtime.add(of(&id, host))?, "ADD")?;
         given.insert(result["ips"][0]["address"].to_string());
-        expect(runtime.del(sandbox(&id))?, "DEL")?;
+        expect(runtime.del(of(&id, host))?, "DEL")?;
     }
     ensure!(given.len() == ROUNDS, "an address was given again at once: {given:?}");
     let after = state()?;
-    expect(runtime.add(sandbox("left"))?, "ADD")?;
+    expect(runtime.add(of("left", host))?, "ADD")?;
     let left = state()?;
-    expect(runtime.del(sandbox("left"))?, "DEL")?;
+    expect(runtime.del(of("left", host))?, "DEL")?;
     let compare = |now: (usize, usize, usize)| {
         let text = format!("attachments, ports, descriptors: {before:?} before, {now:?} after");
         if now == before { Probe::Arrived(text) } else { Probe::Silent(text) }

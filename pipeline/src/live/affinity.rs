@@ -62,18 +62,20 @@ pub struct Visit {
 }
 
 /// What is remembered of a client.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    client: Client,
-    backend: SocketAddr,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who.
+    pub client: Client,
+    /// Whom it met.
+    pub backend: SocketAddr,
     /// Its last new connection.
-    used: Now,
+    pub used: Now,
     /// Seconds.
-    lasts: u32,
+    pub lasts: u32,
     /// By which that came in.
-    port: PortId,
+    pub port: PortId,
     /// It was not its first.
-    again: bool,
+    pub again: bool,
 }
 
 impl Entry {
@@ -146,6 +148,26 @@ impl Affinity {
             }
         }
         committed
+    }
+
+    /// Clients that are remembered, or were and made no room yet: for who writes them down.
+    pub fn list(&self) -> Vec<Entry> {
+        self.shards.iter().flat_map(|shard| shard.lock().iter().flatten().copied().collect::<Vec<_>>()).collect()
+    }
+
+    /// Remember a client that was written down, unless it came since. What comes from the future was just now.
+    pub fn recall(&self, entry: Entry, now: Now) {
+        let Some((shard, first)) = self.place(&entry.client) else { return };
+        let mut shard = shard.lock();
+        if shard.is_empty() {
+            shard.resize(SETS * WAYS, None);
+        }
+        let Some(set) = shard.get_mut(first..first + WAYS) else { return };
+        if set.iter().flatten().all(|known| known.client != entry.client)
+            && let Some(place) = least(set, entry.port, now).and_then(|at| set.get_mut(at))
+        {
+            *place = Some(Entry { used: entry.used.min(now), ..entry });
+        }
     }
 
     /// Clients that are remembered, or were and made no room yet.
@@ -241,6 +263,22 @@ mod tests {
         ] {
             assert_eq!(table.find(&other, LASTS, at(1)), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_client_that_was_written_down_meets_who_it_met_unless_it_came_since() {
+        let before = Affinity::default();
+        (1..=3).for_each(|number| _ = come(&before, client(number), 1, number as u8, at(100)));
+        let mut written = before.list();
+        written.sort_by_key(|entry| entry.client.address);
+        let after = Affinity::default();
+        come(&after, client(1), 1, 9, at(102));
+        written.iter().for_each(|entry| after.recall(*entry, at(103)));
+        let find = |number, second| after.find(&client(number), LASTS, at(second));
+        assert_eq!([1, 2, 3].map(|number| find(number, 109)), [9, 2, 3].map(|number| Some(backend(number))));
+        assert_eq!(find(2, 110), None, "it is as old as it was");
+        after.recall(Entry { client: client(4), used: at(1_000_000), ..written[0] }, at(103));
+        assert_eq!(find(4, 113), None, "what comes from the future was just now");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! *Lock order*: the table, then the writer of the cells. Never the other way round.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ahash::RandomState;
 use api::{BridgeId, MacAddr, PortId};
@@ -229,6 +230,27 @@ impl Stations {
         })
     }
 
+    /// All stations of all bridges, for who writes them down.
+    pub fn all(&self) -> Vec<(BridgeId, Station)> {
+        let bridges: Vec<BridgeId> = self.bridges.read().keys().copied().collect();
+        let of = |bridge: BridgeId| self.list(bridge).into_iter().map(move |station| (bridge, station));
+        bridges.into_iter().flat_map(of).collect()
+    }
+
+    /// A station that was written down is where it was, if its bridge is there and nobody has heard of it since. What comes
+    /// from the future was heard just now.
+    pub fn recall(&self, bridge: BridgeId, address: Address, port: PortId, heard: u32, now: Now, cells: &Cells) {
+        let Some(table) = self.table(bridge) else { return };
+        let is_known = {
+            let table = table.lock();
+            table.find(table.hash(address), address).is_some()
+        };
+        if !is_known {
+            let heard = Now(Duration::from_secs(heard.min(now.second()).into()));
+            self.hear(bridge, address, port, heard, cells);
+        }
+    }
+
     /// All stations of a bridge.
     pub fn list(&self, bridge: BridgeId) -> Vec<Station> {
         self.table(bridge).map_or_else(Vec::new, |table| table.lock().stations.iter().flatten().copied().collect())
@@ -389,8 +411,6 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::live::Live;
 
@@ -509,5 +529,23 @@ mod tests {
         assert!((0..50).all(|i| place(&live, i) == (i % 2 == 1).then_some(PortId(2))));
         assert_eq!(live.stations.flush(BRIDGE, None, &live.cells), 25);
         assert!(live.stations.list(BRIDGE).is_empty());
+    }
+
+    #[test]
+    fn what_was_written_down_is_recalled_with_its_age_and_never_in_place_of_what_is_known() {
+        let before = live(100);
+        (0..3).for_each(|i| _ = hear(&before, i, 7, at(100 + u64::from(i))));
+        let written = before.stations.all();
+        assert_eq!(written.len(), 3);
+        let after = live(100);
+        hear(&after, 2, 8, at(200));
+        for (bridge, Station { address, port, heard, .. }) in written {
+            after.stations.recall(bridge, address, port, heard, at(200), &after.cells);
+            after.stations.recall(BridgeId(9), address, port, heard, at(200), &after.cells);
+        }
+        after.stations.recall(BRIDGE, address(3), PortId(7), u32::MAX, at(200), &after.cells);
+        assert_eq!([0, 1, 2, 3].map(|i| place(&after, i)), [7, 7, 8, 7].map(|port| Some(PortId(port))));
+        assert_eq!(after.stations.expire(at(400), &after.cells), 1);
+        assert_eq!(after.stations.expire(at(500), &after.cells), 3);
     }
 }

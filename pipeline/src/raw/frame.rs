@@ -66,7 +66,7 @@ unsafe impl Sync for HeapMemory {}
 impl HeapMemory {
     /// `len` zeroed octets.
     pub fn new(len: usize) -> Self {
-        let layout = Layout::from_size_align(len.max(64), 64).unwrap_or(Layout::new::<[u64; 8]>());
+        let layout = Layout::from_size_align(len.max(64), 128).unwrap_or(Layout::new::<[u64; 8]>());
         // SAFETY: the size is not zero.
         let base = unsafe { alloc_zeroed(layout) };
         let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
@@ -81,7 +81,7 @@ impl Drop for HeapMemory {
     }
 }
 
-// SAFETY: `base` is an allocation of `layout.size()` octets, aligned to 64, that only this value frees.
+// SAFETY: `base` is an allocation of `layout.size()` octets, aligned to 128, that only this value frees.
 unsafe impl Memory for HeapMemory {
     fn base(&self) -> NonNull<u8> {
         self.base

@@ -5,11 +5,15 @@
 #![allow(unsafe_code)]
 
 mod frame;
+mod kept;
 mod plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod simd_parse;
 
 pub use frame::{Frame, HEADROOM, HeapMemory, Memory, Pool, SLOT, SPILL, Spill, Stash, WINDOW};
+#[cfg(test)]
+pub(crate) use kept::Inherited;
+pub use kept::{Atoms, Kept};
 pub use plain::{Plain, Table, match_tags};
 
 /// Ask the cache for the line at `at`. Any address will do: a prefetch never faults.

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, setrlimit};
 
 use super::{ENVIRONMENT, Message, PidFile, Verb, notify, receive, send};
-use crate::sys::signal::{STOP, Signals};
+use crate::sys::signal::{FOR_GOOD, STOP, Signals};
 
 /// Descriptors the keeper holds at most: twice as many as a switch has ports.
 const TABLE: usize = 8192;
@@ -33,7 +33,12 @@ pub fn run_as_keeper(run_dir: &Path, mut command: impl FnMut() -> Command) -> io
     std::fs::create_dir_all(run_dir).map_err(about)?;
     let _pid_file = PidFile::claim(&run_dir.join("vswitchd.pid"))?;
     raise_descriptor_limit();
-    let mut parent = Parent { signals: Signals::new(&STOP)?, held: BTreeMap::new(), ready: false, stopping: false };
+    let held: BTreeMap<String, Held> =
+        notify::stored().into_iter().map(|(name, fd)| (name, Held { fd, given: false })).collect();
+    if !held.is_empty() {
+        tracing::info!(descriptors = held.len(), "held by the service manager");
+    }
+    let mut parent = Parent { signals: Signals::new(&STOP)?, held, ready: false, stopping: None };
     let child_file = run_dir.join("dataplane.pid");
     let (mut quick_deaths, mut restarts) = (0, 0u64);
     let code = loop {
@@ -42,7 +47,7 @@ pub fn run_as_keeper(run_dir: &Path, mut command: impl FnMut() -> Command) -> io
         if status.success() {
             break 0;
         }
-        if parent.stopping {
+        if parent.stopping.is_some() {
             break 1;
         }
         if let (false, Some(code)) = (parent.ready, status.code()) {
@@ -86,8 +91,8 @@ struct Parent {
     held: BTreeMap<String, Held>,
     /// A data plane got ready once.
     ready: bool,
-    /// We were told to stop.
-    stopping: bool,
+    /// We were told to stop, by this signal.
+    stopping: Option<Signal>,
 }
 
 impl Parent {
@@ -96,6 +101,8 @@ impl Parent {
         let (line, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&line, true)?;
         self.held.values_mut().for_each(|held| held.given = false);
+        // What the service manager held is ours.
+        ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].iter().for_each(|name| _ = command.env_remove(name));
         let mut child = command.stdin(Stdio::from(theirs)).env(ENVIRONMENT, "0").spawn()?;
         // The command still holds their end: without this the line would never hang up.
         command.stdin(Stdio::null());
@@ -112,8 +119,8 @@ impl Parent {
         std::fs::write(child_file, format!("{}\n", child.id()))?;
         let pid = Pid::from_raw(child.id() as i32).ok_or(io::ErrorKind::InvalidData)?;
         let death = pidfd_open(pid, PidfdFlags::empty())?;
-        if self.stopping {
-            let _ = pidfd_send_signal(&death, Signal::TERM);
+        if let Some(signal) = self.stopping {
+            let _ = pidfd_send_signal(&death, signal);
         }
         let mut line = Some(line);
         loop {
@@ -133,8 +140,9 @@ impl Parent {
             }
             while let Some(signal) = self.signals.next() {
                 tracing::info!("signal {signal}: stopping");
-                self.stopping = true;
-                let _ = pidfd_send_signal(&death, Signal::TERM);
+                let signal = if signal == FOR_GOOD { Signal::INT } else { Signal::TERM };
+                self.stopping = Some(signal);
+                let _ = pidfd_send_signal(&death, signal);
             }
         }
     }
@@ -171,12 +179,18 @@ impl Parent {
             (Verb::Hold, Some(fd)) => {
                 let room = self.held.len() < TABLE || self.held.contains_key(&name);
                 if room {
+                    if self.held.contains_key(&name) {
+                        notify::remove(&name);
+                    }
+                    notify::store(&name, fd.as_fd());
                     self.held.insert(name, Held { fd, given: true });
                 }
                 (room, None)
             }
             (Verb::Release, None) => {
-                self.held.remove(&name);
+                if self.held.remove(&name).is_some() {
+                    notify::remove(&name);
+                }
                 (true, None)
             }
             (Verb::Inherit, None) => match self.held.get_mut(&name) {
@@ -353,7 +367,7 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut keeper = role("role_keeper", dir.path());
-        let keeper = keeper.env("NOTIFY_SOCKET", &path).stdout(Stdio::null()).spawn().unwrap();
+        let keeper = keeper.env("NOTIFY_SOCKET", &path).env("FDSTORE", "0").stdout(Stdio::null()).spawn().unwrap();
         let mut told = [0; 32];
         let len = socket.recv(&mut told);
         kill_process(Pid::from_raw(keeper.id() as i32).unwrap(), Signal::TERM).unwrap();

@@ -45,6 +45,7 @@ pub const PORT: PortDef = PortDef {
     help: "a TAP device, here or in a network namespace",
     options: &[
         ("netns", "network namespace of the interface: a name under /run/netns, or a path"),
+        ("netns-inode", "inode of that namespace: the path must not lead to another one later"),
         ("ifname", "name of the interface, when it is not the port's"),
         ("queues", "1: more are not supported"),
         ("addresses", "addresses of the interface when it is made, each with its prefix length, with commas"),

@@ -8,6 +8,7 @@
 pub mod affinity;
 pub mod conntrack;
 pub mod cpu;
+pub mod listen;
 pub mod mmap;
 pub mod netlink;
 pub mod netns;
@@ -15,5 +16,6 @@ mod nfnetlink;
 pub mod nftables;
 pub mod packet;
 pub mod routes;
+pub mod shared;
 pub mod signal;
 pub mod tun;

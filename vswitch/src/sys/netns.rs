@@ -42,6 +42,13 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity(u64, u64);
 
+impl Identity {
+    /// The inode alone, as `ip netns identify` and `/proc/PID/ns` show it.
+    pub fn inode(self) -> u64 {
+        self.1
+    }
+}
+
 /// Which namespace stands at `path` now.
 ///
 /// # Errors

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// The signals that end a daemon in order.
 pub const STOP: [i32; 2] = [libc::SIGTERM, libc::SIGINT];
+/// The one of them that says that no start follows.
+pub const FOR_GOOD: i32 = libc::SIGINT;
 
 /// Blocked signals of the calling thread and of the threads and processes that it starts from now on, readable here.
 /// Make it first thing in `main`: a thread that was started before would still be killed by them.

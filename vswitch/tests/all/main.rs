@@ -2,6 +2,7 @@
 
 mod acl;
 mod alloc;
+mod attach;
 mod bandwidth;
 mod kit;
 mod memory;

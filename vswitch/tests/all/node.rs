@@ -393,7 +393,7 @@ fn the_nodes_routes_are_repaired_and_go_when_the_switch_stops() {
             assert!(Instant::now() < end, "they are not put back");
             std::thread::sleep(Duration::from_millis(50));
         }
-        switch.stop();
+        switch.withdraw();
         for family in FAMILIES {
             assert!(line.list(family).unwrap().is_empty() && !line.has_rule(family).unwrap());
         }

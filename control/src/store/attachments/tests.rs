@@ -141,7 +141,10 @@ fn a_restart_knows_what_was_given_and_collects_what_is_lost() {
     let (store, switch) = open(directory.path(), CIDRS);
     assert_eq!(store.config.attachments, before);
     drop(store);
-    std::fs::remove_dir(&other).unwrap();
+    // The path leads elsewhere now.
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::rename(&elsewhere, &other).unwrap();
     let (store, _) = open(directory.path(), CIDRS);
     let left: Vec<_> = store.config.attachments.values().map(|attachment| attachment.id.container.clone()).collect();
     assert_eq!(left, ["c1"]);

@@ -6,7 +6,8 @@
 
 use super::index::Hashed;
 use super::ledger::next;
-use super::record::{Life, Packed};
+use super::packed::Packed;
+use super::record::Life;
 use super::states::flag;
 use super::table::{Connections, NAME};
 use super::{Name, View};
@@ -73,6 +74,8 @@ impl Connections {
     /// Look at the next `records` records for connections that were silent for too long, and free what has rested; no more of
     /// either. Called by one thread, in such steps that all are looked at within a second or two.
     pub fn expire(&self, now: Now, records: usize) -> Expired {
+        // A worker that makes a connection shall not have to wait for memory.
+        self.provide(STRIDE / 2);
         let mut expired = Expired { freed: self.free_rested(now, records), ..Expired::default() };
         let fresh = self.ledger.lock().fresh();
         let mut from = self.scanned.lock();

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::record::{Packed, Records};
+use super::packed::Packed;
+use super::record::Records;
 use super::table::NAME;
 use super::{Direction, Tuple};
 use crate::probe::cells::{Asked, Cell, Cells, hasher};

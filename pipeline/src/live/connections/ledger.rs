@@ -63,6 +63,26 @@ enum Standing {
     Resting,
 }
 
+/// Why there is no record for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The table, or the share of its port, is full.
+    Full,
+    /// There may be more records, but the next one has no memory yet.
+    NoMemory,
+}
+
+/// A record as an earlier process left it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    /// Nobody's.
+    Free(Name),
+    /// A connection's of this port.
+    Live(Name, PortId),
+    /// A dead connection's of this port, which rests from this second on.
+    Dead(Name, PortId, u32),
+}
+
 /// What the ledger has of one record.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
@@ -91,6 +111,8 @@ pub(super) struct Ledger {
     places: Vec<Box<[Place]>>,
     /// The record after the last one that was ever used.
     fresh: u32,
+    /// Records below this one have memory.
+    provided: u32,
     /// Used before, oldest first.
     free: VecDeque<u32>,
     /// Dead ones and the second of their death, oldest first. Those that were freed early are skipped.
@@ -111,6 +133,7 @@ impl Default for Ledger {
             places: Vec::new(),
             // A name's slot counts from 1.
             fresh: 1,
+            provided: 0,
             free: VecDeque::new(),
             resting: VecDeque::new(),
             live: 0,
@@ -157,11 +180,34 @@ impl Ledger {
         self.books.get_mut(port.index())
     }
 
+    /// Records below this one have memory.
+    pub(super) fn provided(&mut self, fresh: u32) {
+        self.provided = self.provided.max(fresh);
+    }
+
+    /// The next record that was never used and has no memory, if one so near will be needed.
+    pub(super) fn wants(&self, near: u32) -> Option<u32> {
+        let next = self.fresh.saturating_add(near).min(self.capacity() as u32);
+        (next >= self.provided).then_some(self.provided)
+    }
+
     /// A record for a new connection of a port. `die` ends another one for its sake, and says whether it did.
-    pub(super) fn admit(&mut self, port: PortId, second: u32, mut die: impl FnMut(Name) -> bool) -> Option<Name> {
+    pub(super) fn admit(
+        &mut self,
+        port: PortId,
+        second: u32,
+        mut die: impl FnMut(Name) -> bool,
+    ) -> Result<Name, Refused> {
         if self.free.is_empty() && self.fresh as usize >= self.capacity() {
-            return None;
+            return Err(Refused::Full);
         }
+        if self.free.is_empty() && self.fresh >= self.provided {
+            return Err(Refused::NoMemory);
+        }
+        self.admit_to(port, second, &mut die).ok_or(Refused::Full)
+    }
+
+    fn admit_to(&mut self, port: PortId, second: u32, mut die: &mut impl FnMut(Name) -> bool) -> Option<Name> {
         let Limits { total, unanswered } = self.limits;
         let Book { unanswered: own, resting, .. } = *self.book(port)?;
         if own >= unanswered {
@@ -194,6 +240,37 @@ impl Ledger {
         }
         self.fresh += 1;
         slot
+    }
+
+    /// The next record is as an earlier process left it. All are told, in order, before any is given.
+    pub(super) fn take_over(&mut self, left: Left) {
+        let slot = self.open();
+        let (name, port, standing) = match left {
+            Left::Free(name) => (name, PortId::NONE, Standing::Free),
+            Left::Live(name, port) => (name, port, Standing::Settled),
+            Left::Dead(name, port, _) => (name, port, Standing::Resting),
+        };
+        if let Some(place) = self.place(slot) {
+            (place.incarnation, place.port, place.standing) = (name.incarnation, port, standing);
+        }
+        match left {
+            Left::Free(_) => self.free.push_back(slot),
+            Left::Live(..) => self.live += 1,
+            Left::Dead(name, port, second) => {
+                self.resting.push_back((name, second));
+                if let Some(book) = self.book(port) {
+                    book.resting += 1;
+                }
+            }
+        }
+    }
+
+    /// A connection that was taken over is not answered. Told oldest first.
+    pub(super) fn unanswered(&mut self, slot: u32) {
+        let Some(place) = self.place(slot) else { return };
+        place.standing = Standing::Unanswered;
+        let port = place.port;
+        self.join(port, slot);
     }
 
     /// Put a record at the young end of its port's list.

@@ -18,6 +18,7 @@
 //! | file | what it has |
 //! |---|---|
 //! | `record` | the records, and how their words change |
+//! | `packed` | tuples as words |
 //! | `index` | from tuples to records |
 //! | `ledger` | free records, the shares of the ports, those that rest |
 //! | `states` | protocols: states, timeouts |
@@ -25,11 +26,16 @@
 //! | `table` | find, commit, hear of |
 //! | `end` | kill, expire |
 //! | `view` | what is told of them |
+//! | `memory` | where records live |
+//! | `rebuild` | taking over what an earlier process left |
 
 mod end;
 mod index;
 mod ledger;
+mod memory;
+mod packed;
 mod ports;
+mod rebuild;
 mod record;
 mod states;
 mod table;
@@ -49,6 +55,9 @@ use api::{BridgeId, PortId};
 
 pub use end::Expired;
 pub use ledger::Limits;
+pub use memory::{LAYOUT, Layout, Provider};
+pub use rebuild::Restored;
+pub(crate) use record::Record;
 pub use table::Connections;
 pub use view::View;
 
@@ -71,7 +80,7 @@ pub struct Tuple {
 
 impl Hash for Tuple {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        record::Packed::of(self).hash(state);
+        packed::Packed::of(self).hash(state);
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::memory::inheritance::Inheritance;
+use super::packed::Packed;
 use super::states::{ICMP, UDP};
 use super::tests::{at, ip, plan, tuple};
 use super::*;
@@ -19,6 +21,8 @@ enum Step {
     Kill(Tuple),
     Wait(u64),
     Expire,
+    /// The process dies, maybe while it makes a connection, of which it had written one tuple or both.
+    Die(Option<(Tuple, bool)>),
 }
 
 #[derive(Clone, Debug)]
@@ -75,18 +79,19 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => tuples().prop_map(Step::Kill),
         2 => (0..20u64).prop_map(Step::Wait),
         1 => Just(Step::Expire),
+        1 => proptest::option::of((tuples(), any::<bool>())).prop_map(Step::Die),
     ]
 }
 
 fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let live = Live::default();
-    let table = &live.connections;
+    let memory = Inheritance::default();
+    let mut live = Live { connections: Connections::with(Box::new(memory.clone())), ..Live::default() };
     let mut known: Vec<Known> = Vec::new();
     let mut names: BTreeMap<u32, u32> = BTreeMap::new();
     let mut now = 1000;
     for step in steps {
         match step {
-            Step::Commit(plan) => match table.commit(&plan, at(now), &live.cells) {
+            Step::Commit(plan) => match live.connections.commit(&plan, at(now), &live.cells) {
                 Committed::New(found) => {
                     prop_assert!(known.iter().all(|one| one.died.is_some() || !one.has(&plan.original)));
                     known.retain(|one| !one.has(&plan.original));
@@ -116,14 +121,17 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     prop_assert!(plan.original.proto == 47 || matches!(plan.src, Source::Masquerade(..)));
                     // What rested under the original tuple may have gone already, or not.
                     if known.iter().any(|one| one.died.is_some() && one.has(&plan.original)) {
-                        let there = |one: &Known| table.records.read_named(one.name).is_some();
+                        let there = |one: &Known| live.connections.records.read_named(one.name).is_some();
                         known.retain(there);
                     }
                 }
                 Committed::Full => prop_assert!(false, "there is room"),
             },
             Step::Find(tuple) => {
-                let found = table.find(&tuple, &mut Asked::new(&live.cells)).map(|found| (found.name, found.answered));
+                let found = live
+                    .connections
+                    .find(&tuple, &mut Asked::new(&live.cells))
+                    .map(|found| (found.name, found.answered));
                 let expected = known.iter().find(|one| one.died.is_none() && one.has(&tuple));
                 prop_assert_eq!(found, expected.map(|one| (one.name, one.answered)));
             }
@@ -131,7 +139,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 if let Some(one) = known.iter_mut().find(|one| one.has(&tuple)) {
                     let reply = one.reply == tuple;
                     let direction = if reply { Direction::Reply } else { Direction::Original };
-                    prop_assert_eq!(table.seen(one.name, direction, at(now)), one.died.is_none());
+                    prop_assert_eq!(live.connections.seen(one.name, direction, at(now)), one.died.is_none());
                     if one.died.is_none() {
                         (one.seen, one.answered) = (now, one.answered || reply);
                     }
@@ -139,13 +147,13 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Kill(tuple) => {
                 if let Some(one) = known.iter_mut().find(|one| one.has(&tuple)) {
-                    table.kill(one.name, at(now), &live.cells);
+                    live.connections.kill(one.name, at(now), &live.cells);
                     one.died = one.died.or(Some(now));
                 }
             }
             Step::Wait(seconds) => now += seconds,
             Step::Expire => {
-                let expired = table.expire(at(now), usize::MAX);
+                let expired = live.connections.expire(at(now), usize::MAX);
                 let before = known.len();
                 known.retain(|one| one.died.is_none_or(|died| now - died <= 2));
                 prop_assert_eq!(expired.freed, before - known.len());
@@ -153,11 +161,32 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let died = known.iter_mut().filter(silent).map(|one| one.died = Some(now)).count();
                 prop_assert_eq!(expired.died, died);
             }
+            Step::Die(within) => {
+                if let Some((tuple, whole)) = within {
+                    prop_assert!(live.connections.provide(0));
+                    let name = live.connections.ledger.lock().admit(PortId(1), now as u32, |_| false).unwrap();
+                    let (original, reply) = (Packed::of(&tuple), Packed::of(&tuple.turned()));
+                    live.connections.records.begin(name, &original, whole.then_some(&reply));
+                    names.insert(name.slot, name.incarnation);
+                }
+                let (connections, restored) = Connections::restore(Box::new(memory.clone()), at(now));
+                live = Live { connections, ..Live::default() };
+                let lives = known.iter().filter(|one| one.died.is_none()).count();
+                prop_assert_eq!(restored, Restored { live: lives, resting: known.len() - lives, discarded: 0 });
+                // They rest anew, and what was found at a tuple is what was there before.
+                known.iter_mut().for_each(|one| one.died = one.died.map(|_| now));
+                for one in known.iter().filter(|one| one.died.is_none()) {
+                    for tuple in [one.original, one.reply] {
+                        let found = live.connections.find(&tuple, &mut Asked::new(&live.cells)).unwrap();
+                        prop_assert_eq!((found.name, found.original, found.reply), (one.name, one.original, one.reply));
+                    }
+                }
+            }
         }
-        prop_assert_eq!(table.len(), known.iter().filter(|one| one.died.is_none()).count());
-        prop_assert_eq!(table.index.len(), 2 * known.len());
+        prop_assert_eq!(live.connections.len(), known.iter().filter(|one| one.died.is_none()).count());
+        prop_assert_eq!(live.connections.index.len(), 2 * known.len());
     }
-    let mut listed: Vec<u32> = table.list().iter().map(|view| view.name.slot).collect();
+    let mut listed: Vec<u32> = live.connections.list().iter().map(|view| view.name.slot).collect();
     let mut expected: Vec<u32> = known.iter().filter(|one| one.died.is_none()).map(|one| one.name.slot).collect();
     listed.sort_unstable();
     expected.sort_unstable();

@@ -9,74 +9,20 @@
 //! of the shard in which an index entry names the record may read the tuples. Others read as a seqlock does:
 //! [`Records::read`].
 
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use api::{BridgeId, PortId};
+use api::PortId;
 
+use super::ledger::next;
+use super::memory::{CHUNK, Provider};
+use super::packed::Packed;
 use super::states::{State, Status};
-use super::{Direction, Found, Name, Plan, Tuple};
-use crate::raw::prefetch;
+use super::{Direction, Found, Name, Plan};
+use crate::raw::{Kept, prefetch};
 
-/// Records that are allocated together: 512 KiB.
-const CHUNK: u32 = 4096;
 /// Records that there can be. What the table of chunks is made for.
 pub(super) const MOST_RECORDS: u32 = 1 << 24;
-
-/// A tuple as a record has it: addresses as IPv6 (RFC 4291, 2.5.5.2), and in `rest`, from the lowest bit on: source port
-/// 16, destination port 16, zone 16, protocol 8, and a bit for either address that is IPv4 in truth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Packed {
-    src: u128,
-    dst: u128,
-    rest: u64,
-}
-
-impl Packed {
-    pub(super) fn of(tuple: &Tuple) -> Self {
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(address) => (address.to_ipv6_mapped().to_bits(), 1),
-            IpAddr::V6(address) => (address.to_bits(), 0),
-        };
-        let ((src, src4), (dst, dst4)) = (bits(tuple.src), bits(tuple.dst));
-        let rest = u64::from(tuple.sport)
-            | u64::from(tuple.dport) << 16
-            | u64::from(tuple.zone.0) << 32
-            | u64::from(tuple.proto) << 48
-            | src4 << 56
-            | dst4 << 57;
-        Self { src, dst, rest }
-    }
-
-    pub(super) fn tuple(&self) -> Tuple {
-        let address = |bits, is_v4| match Ipv6Addr::from_bits(bits) {
-            address if is_v4 => address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4),
-            address => IpAddr::V6(address),
-        };
-        Tuple {
-            zone: BridgeId((self.rest >> 32) as u16),
-            proto: self.proto(),
-            src: address(self.src, self.rest >> 56 & 1 != 0),
-            dst: address(self.dst, self.rest >> 57 & 1 != 0),
-            sport: self.rest as u16,
-            dport: (self.rest >> 16) as u16,
-        }
-    }
-
-    fn proto(&self) -> u8 {
-        (self.rest >> 48) as u8
-    }
-
-    fn words(&self) -> [u64; 5] {
-        [self.src as u64, (self.src >> 64) as u64, self.dst as u64, (self.dst >> 64) as u64, self.rest]
-    }
-
-    fn from_words([a, b, c, d, rest]: [u64; 5]) -> Self {
-        Self { src: u128::from(b) << 64 | u128::from(a), dst: u128::from(d) << 64 | u128::from(c), rest }
-    }
-}
 
 /// Life of a record: a number with names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,10 +66,10 @@ impl Word {
     }
 }
 
-/// One record: 128 octets. What the scan for expired ones reads stands in the first half.
+/// One record: 128 octets, and nothing but atomic integers. What the scan for expired ones reads stands in the first half.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-struct Record {
+pub(crate) struct Record {
     /// A [`Word`]. Every change of life, state or flags is one exchange of it.
     word: AtomicU64,
     /// [`Packed::words`] of the first packet. Written while WRITING.
@@ -142,7 +88,7 @@ struct Record {
     unused: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Record>() == 128);
+const _: () = assert!(size_of::<Record>() == super::memory::RECORD);
 
 /// A record as it was at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -157,15 +103,17 @@ pub(super) struct Reading {
     pub(super) seen: u32,
 }
 
-/// All records, numbered from 1. Chunks are allocated when their first record is taken, and stay.
+/// All records, numbered from 1. Chunks are asked for before their first record is taken, and stay.
 #[derive(Debug)]
 pub(super) struct Records {
-    chunks: Box<[OnceLock<Box<[Record]>>]>,
+    chunks: Box<[OnceLock<Kept<Record>>]>,
+    provider: Box<dyn Provider>,
 }
 
-impl Default for Records {
-    fn default() -> Self {
-        Self { chunks: std::iter::repeat_with(OnceLock::new).take((MOST_RECORDS / CHUNK) as usize).collect() }
+impl From<Box<dyn Provider>> for Records {
+    fn from(provider: Box<dyn Provider>) -> Self {
+        let chunks = std::iter::repeat_with(OnceLock::new).take((MOST_RECORDS / CHUNK) as usize).collect();
+        Self { chunks, provider }
     }
 }
 
@@ -183,12 +131,59 @@ impl Records {
         self.chunks.get((slot / CHUNK) as usize)?.get()?.get((slot % CHUNK) as usize)
     }
 
-    /// Fill a free record, and let it live. The caller has the locks of both tuples' shards. Nothing is written before, so
-    /// that the locks need not wait for memory.
+    /// See to it that there is memory for this record. To be called without a lock: it may take a while.
+    pub(super) fn provide(&self, slot: u32) -> bool {
+        let number = slot / CHUNK;
+        let Some(chunk) = self.chunks.get(number as usize) else { return false };
+        if chunk.get().is_some() {
+            return true;
+        }
+        let records = self.provider.chunk(number).and_then(Kept::<Record>::new);
+        let Some(records) = records.filter(|records| records.len() == CHUNK as usize) else { return false };
+        // Who was quicker has the same.
+        let _ = chunk.set(records);
+        true
+    }
+
+    /// Chunks that were there before this process was.
+    pub(super) fn left(&self) -> u32 {
+        self.provider.left()
+    }
+
+    /// What is left of [`Self::publish`] when its process dies within it.
+    #[cfg(test)]
+    pub(super) fn begin(&self, name: Name, original: &Packed, reply: Option<&Packed>) {
+        let record = self.get(name.slot).unwrap();
+        let status = Status { state: State::NONE, flags: 0 };
+        let word = Word { life: Life::WRITING, status, incarnation: name.incarnation };
+        record.word.store(word.pack(), Ordering::Relaxed);
+        store(&record.original, original.words());
+        reply.into_iter().for_each(|reply| store(&record.reply, reply.words()));
+    }
+
+    /// What was begun lives.
+    #[cfg(test)]
+    pub(super) fn let_live(&self, name: Name) {
+        let record = self.get(name.slot).unwrap();
+        let status = Status { state: State::NONE, flags: 0 };
+        record.word.store(Word { life: Life::LIVE, status, incarnation: name.incarnation }.pack(), Ordering::Relaxed);
+    }
+
+    /// Let anything stand in a record.
+    #[cfg(test)]
+    pub(super) fn spoil(&self, slot: u32, words: [u64; 6]) {
+        let record = self.get(slot).unwrap();
+        let [word, rest @ ..] = words;
+        record.word.store(word, Ordering::Relaxed);
+        store(&record.original, rest);
+        store(&record.reply, rest);
+        record.seen[0].store(u32::MAX, Ordering::Relaxed);
+        record.port.store(u32::MAX, Ordering::Relaxed);
+    }
+
+    /// Fill a free record, and let it live. The caller has the locks of both tuples' shards.
     pub(super) fn publish(&self, name: Name, plan: &Plan, original: &Packed, reply: &Packed, second: u32) {
-        let Some(chunk) = self.chunks.get((name.slot / CHUNK) as usize) else { return };
-        let fresh = || std::iter::repeat_with(Record::default).take(CHUNK as usize).collect();
-        let Some(record) = chunk.get_or_init(fresh).get((name.slot % CHUNK) as usize) else { return };
+        let Some(record) = self.get(name.slot) else { return };
         let status = Status { state: State::NONE, flags: 0 };
         let word = Word { life: Life::WRITING, status, incarnation: name.incarnation };
         record.word.store(word.pack(), Ordering::Relaxed);
@@ -203,6 +198,38 @@ impl Records {
         let status = Status::opening(plan.original.proto, plan.event);
         let word = Word { life: Life::LIVE, status, incarnation: name.incarnation };
         record.word.store(word.pack(), Ordering::Release);
+    }
+
+    /// What an earlier process left in a record. It is the last moment at which anything is believed that stands there: a record
+    /// that nobody could have left is free.
+    pub(super) fn take_over(&self, slot: u32, second: u32) -> Option<(Word, Reading)> {
+        let record = self.get(slot)?;
+        let word = Word::unpack(record.word.load(Ordering::Relaxed));
+        for time in record.seen.iter().chain([&record.opened]) {
+            // The clock is of the boot, as the memory is; what comes from the future came just now.
+            time.fetch_min(second, Ordering::Relaxed);
+        }
+        let reading = Self::read_since(record, word)?;
+        let is_packed = |packed: &Packed| Packed::of(&packed.tuple()) == *packed;
+        let is_whole = is_packed(&reading.original) && is_packed(&reading.reply) && reading.original != reading.reply;
+        is_whole.then_some((word, reading))
+    }
+
+    /// The word of a record if nobody can have it. One that was being filled when its process died had this incarnation.
+    pub(super) fn clear(&self, slot: u32) -> u32 {
+        let Some(record) = self.get(slot) else { return 0 };
+        let word = Word::unpack(record.word.load(Ordering::Relaxed));
+        if word.life == Life::FREE {
+            return word.incarnation;
+        }
+        let incarnation = next(word.incarnation);
+        self.free(Name { slot, incarnation: word.incarnation }, incarnation);
+        incarnation
+    }
+
+    /// Nobody ever had this record.
+    pub(super) fn is_virgin(&self, slot: u32) -> bool {
+        self.get(slot).is_none_or(|record| record.word.load(Ordering::Relaxed) == 0)
     }
 
     /// The record is nobody's any more: nothing in the index names it, and the caller alone knows of it.
@@ -368,30 +395,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tuple_is_the_same_after_it_was_packed() {
-        let tuple = |src: &str, dst: &str| Tuple {
-            zone: BridgeId(0xfffe),
-            proto: 0xfd,
-            src: src.parse().unwrap(),
-            dst: dst.parse().unwrap(),
-            sport: 0xfffc,
-            dport: 0xfffb,
-        };
-        let addresses = ["10.1.2.3", "255.255.255.255", "0.0.0.0", "fd00::1", "::", "::ffff:10.1.2.3"];
-        let mut seen = std::collections::BTreeMap::new();
-        for (src, dst) in addresses.into_iter().flat_map(|src| addresses.map(|dst| (src, dst))) {
-            let packed = Packed::of(&tuple(src, dst));
-            assert_eq!(packed.tuple(), tuple(src, dst));
-            assert_eq!(Packed::from_words(packed.words()), packed);
-            assert_eq!(seen.insert(packed.words(), (src, dst)), None, "{src} {dst} is packed as another is");
-        }
-    }
-
-    #[test]
     fn whoever_reads_while_a_record_changes_hands_reads_nothing() {
+        use super::super::memory::Private;
         use super::super::tests::{ip, plan, tuple};
 
-        let records = Records::default();
+        let records = Records::from(Box::new(Private) as Box<dyn Provider>);
+        assert!(records.provide(1));
         let publish = |incarnation: u32| {
             let original = tuple(17, (ip(0, 1), incarnation as u16), (ip(0, 2), 53));
             let (packed, reply) = (Packed::of(&original), Packed::of(&original.turned()));

@@ -5,7 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::index::{Hashed, Index};
-use super::ledger::{Ledger, Limits};
+use super::ledger::{Ledger, Limits, Refused};
+use super::memory::{CHUNK, Private, Provider};
 use super::record::{Life, Reading, Records};
 use super::states::{Status, flag};
 use super::{Committed, Direction, Event, Found, Name, Plan, Tuple, ports};
@@ -35,8 +36,15 @@ pub struct Connections {
 
 impl Default for Connections {
     fn default() -> Self {
+        Self::with(Box::new(Private))
+    }
+}
+
+impl Connections {
+    /// No connections, in this memory.
+    pub(super) fn with(provider: Box<dyn Provider>) -> Self {
         Self {
-            records: Records::default(),
+            records: Records::from(provider),
             index: Index::default(),
             ledger: CachePadded::default(),
             marks: std::iter::repeat_with(AtomicU64::default).take(CELLS / 64).collect(),
@@ -121,12 +129,29 @@ impl Connections {
     /// Make a connection: one operation over both tuples. One that has ended ([`Self::is_reopened`]) gives way to it.
     pub fn commit(&self, plan: &Plan, now: Now, cells: &Cells) -> Committed {
         let die = |victim| self.records.die(victim, flag::EVICTED);
-        let Some(name) = self.ledger.lock().admit(plan.port, now.second(), die) else { return Committed::Full };
+        let name = loop {
+            let admitted = self.ledger.lock().admit(plan.port, now.second(), die);
+            match admitted {
+                Ok(name) => break name,
+                Err(Refused::NoMemory) if self.provide(0) => {}
+                Err(_) => return Committed::Full,
+            }
+        };
         let committed = self.commit_to(name, plan, now, cells);
         if !matches!(committed, Committed::New(_)) {
             self.ledger.lock().cancel(name);
         }
         committed
+    }
+
+    /// See to it that there is memory for so many connections more, and for one. Returns whether there is.
+    pub(super) fn provide(&self, near: u32) -> bool {
+        let Some(slot) = self.ledger.lock().wants(near) else { return true };
+        let provided = self.records.provide(slot);
+        if provided {
+            self.ledger.lock().provided((slot / CHUNK + 1) * CHUNK);
+        }
+        provided
     }
 
     fn commit_to(&self, name: Name, plan: &Plan, now: Now, cells: &Cells) -> Committed {

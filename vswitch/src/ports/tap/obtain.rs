@@ -28,6 +28,8 @@ pub(in crate::ports) struct Wish<'a> {
     pub(super) port: &'a str,
     ifname: &'a str,
     netns: Option<PathBuf>,
+    /// The inode that the namespace must have.
+    inode: Option<u64>,
     mac: Option<MacAddr>,
     mtu: u16,
     setup: Setup,
@@ -44,6 +46,10 @@ impl<'a> Wish<'a> {
         if netns == Some("") {
             return refuse("options:netns=: needs a name or a path".into());
         }
+        let inode = option("netns-inode").map(|text| (text, text.parse::<u64>()));
+        if let Some((text, Err(_))) = inode {
+            return refuse(format!("options:netns-inode={text}: not a number"));
+        }
         let ifname = option("ifname").unwrap_or(&port.name);
         if let Err(why) = check_name(ifname) {
             return refuse(format!(
@@ -58,7 +64,15 @@ impl<'a> Wish<'a> {
             return refuse(format!("mtu_request={}: not in {}..{}", port.mtu, MTU.start(), MTU.end()));
         }
         let setup = Setup::read(port)?;
-        Ok(Self { port: &port.name, ifname, netns: netns.map(netns::path), mac: port.mac, mtu: port.mtu, setup })
+        Ok(Self {
+            port: &port.name,
+            ifname,
+            netns: netns.map(netns::path),
+            inode: inode.and_then(|(_, inode)| inode.ok()),
+            mac: port.mac,
+            mtu: port.mtu,
+            setup,
+        })
     }
 
     /// What the keeper knows it by.
@@ -106,7 +120,11 @@ impl Home {
     pub(super) fn find(wish: &Wish<'_>) -> Result<Self, PortError> {
         let find = |path: &Path| -> io::Result<Self> {
             let ns = netns::open(path)?;
-            Ok(Self { identity: netns::identity_of(&ns)?, ns: Some(ns) })
+            let identity = netns::identity_of(&ns)?;
+            if wish.inode.is_some_and(|inode| inode != identity.inode()) {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "leads to another namespace than it did"));
+            }
+            Ok(Self { identity, ns: Some(ns) })
         };
         match &wish.netns {
             Some(path) => find(path).map_err(|error| PortError(format!("options:netns={}: {error}", path.display()))),
@@ -262,6 +280,7 @@ mod tests {
         for (options, error) in [
             (("queues", "4"), "options:queues=4: only 1 is supported"),
             (("netns", ""), "options:netns=: needs a name or a path"),
+            (("netns-inode", "x"), "options:netns-inode=x: not a number"),
             (("ifname", "a234567890123456"), "options:ifname=\"a234567890123456\": longer than 15 octets"),
             (("ifname", "a/b"), "options:ifname=\"a/b\": '/' cannot be in the name of an interface"),
             (("ifname", "a b"), "options:ifname=\"a b\": ' ' cannot be in the name of an interface"),
@@ -286,6 +305,23 @@ mod tests {
         let named = port(&[("ifname", "eth0"), ("netns", "blue")]);
         let wish = Wish::read(&named).unwrap();
         assert_eq!((wish.ifname, wish.netns.as_deref()), ("eth0", Some(Path::new("/run/netns/blue"))));
+    }
+
+    #[test]
+    fn a_path_that_leads_to_another_namespace_than_it_did_is_refused() {
+        let Ok(ns) = netns::Namespace::new() else {
+            println!("SKIPPED: needs CAP_SYS_ADMIN");
+            return;
+        };
+        let path = ns.path().to_str().unwrap();
+        let inode = netns::identity(ns.path()).unwrap().inode();
+        let find = |inode: u64| {
+            let port = port(&[("netns", path), ("netns-inode", &inode.to_string())]);
+            Home::find(&Wish::read(&port).unwrap()).map(drop)
+        };
+        find(inode).unwrap();
+        let error = find(inode + 1).err().unwrap();
+        assert_eq!(error.0, format!("options:netns={path}: leads to another namespace than it did"));
     }
 
     #[test]

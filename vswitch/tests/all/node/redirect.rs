@@ -256,8 +256,8 @@ fn init(sport: u16, dport: u16, chunk: u8) -> Vec<u8> {
 }
 
 #[test]
-fn the_table_goes_when_the_switch_stops() {
-    let Some(hosts) = hosts("the_table_goes_when_the_switch_stops") else { return };
+fn the_table_goes_when_the_switch_stops_for_good() {
+    let Some(hosts) = hosts("the_table_goes_when_the_switch_stops_for_good") else { return };
     hosts.node.run(|| {
         let mut switch = Switch::start(&options(1), Keeper::none()).unwrap();
         program(&mut switch, &hosts);
@@ -268,7 +268,7 @@ fn the_table_goes_when_the_switch_stops() {
             tell(&mut switch, &external(family, at(own, NODE_PORT)), Delta::add);
         }
         assert_eq!(there(), [true; 2]);
-        switch.stop();
+        switch.withdraw();
         assert_eq!(there(), [false; 2]);
     });
 }
