@@ -40,10 +40,13 @@ const RATES: [(u64, &str); 5] =
 const SMALL_MOST: u64 = 100_000_000;
 /// Octets in front of a datagram's payload.
 const HEADERS: u64 = 14 + 20 + 8;
-/// Time in which the burst passes, and TCP finds its window.
+/// Time in which the burst passes, and TCP finds its window; longer where a super-frame takes long.
 const WARM: Duration = Duration::from_millis(500);
-/// A super-frame takes half a second at 1 Mbit/s.
-const SLOW: Duration = Duration::from_secs(4);
+const SLOW_WARM: Duration = Duration::from_millis(1500);
+/// Super-frames of 64 KiB, which take half a second each at 1 Mbit/s, come one at a time: a measurement lasts many.
+const SLOW: [(u64, Duration); 2] = [(1_000_000, Duration::from_secs(6)), (10_000_000, Duration::from_secs(3))];
+/// Time without a limit between two measurements, in which what waits for a slow port leaves.
+const SETTLE: Duration = Duration::from_millis(200);
 /// No socket waits longer.
 const LIMIT: Duration = Duration::from_millis(200);
 
@@ -76,10 +79,12 @@ fn run(params: &Params, _: &Machine) -> Result<Outcome> {
                 if matches!(load, Load::Datagrams(_)) && bits > SMALL_MOST {
                     continue;
                 }
-                let time = if bits == RATES[0].0 { params.duration.max(SLOW) } else { params.duration };
+                let slow = SLOW.into_iter().find(|(rate, _)| *rate == bits).map(|(_, time)| time);
+                let (warm, time) = slow.map_or((WARM, params.duration), |time| (SLOW_WARM, time.max(params.duration)));
                 tell(delta.clone()).context("a bandwidth")?;
-                let measured = measure(&live.hosts, load, bits, time, cpus)?;
+                let measured = measure(&live.hosts, load, bits, (warm, time), cpus)?;
                 tell(delta.clone().inverse()).context("no bandwidth")?;
+                std::thread::sleep(SETTLE);
                 figures.insert(format!("{way}_{name}_{rate}"), measured / bits as f64);
             }
         }
@@ -88,8 +93,8 @@ fn run(params: &Params, _: &Machine) -> Result<Outcome> {
     Ok(Outcome { scenario: SCENARIO.name.to_owned(), figures, ..Outcome::default() })
 }
 
-/// Bits a second that the right host receives.
-fn measure(hosts: &Hosts, load: Load, bits: u64, time: Duration, cpus: Cpus) -> Result<f64> {
+/// Bits a second that the right host receives, after one time and during another.
+fn measure(hosts: &Hosts, load: Load, bits: u64, (warm, time): (Duration, Duration), cpus: Cpus) -> Result<f64> {
     let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
     let meter = Meter { hosts, cpu: cpus.hosts, stop: &stop, received: &received };
     std::thread::scope(|scope| {
@@ -98,7 +103,7 @@ fn measure(hosts: &Hosts, load: Load, bits: u64, time: Duration, cpus: Cpus) -> 
             Load::Datagrams(payload) => meter.datagrams(scope, payload, 2 * bits),
         };
         let rate = result.map(|()| {
-            std::thread::sleep(WARM);
+            std::thread::sleep(warm);
             let (start, before) = (Instant::now(), received.load(Ordering::Relaxed));
             std::thread::sleep(time);
             let (octets, took) = (received.load(Ordering::Relaxed) - before, start.elapsed());

@@ -291,7 +291,8 @@ impl Worker {
         let (port, start) = (queue.port, ticks());
         burst.reset(port);
         let mut limit = queue.rx.limit();
-        if let Some(bucket) = in_force(reader, live).1.shapes.egress(port) {
+        // What was last looked at will do: whoever waits for a change to be in force waits until it was.
+        if let Some(bucket) = reader.held().shapes.egress(port) {
             match queue.allowance(bucket, clock.now()) {
                 Ok(frames) => limit = frames,
                 Err(until) => {
