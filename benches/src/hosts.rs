@@ -18,8 +18,10 @@ use vswitch::sys::netns::Namespace;
 
 /// Name of the interface in either host.
 pub const IFNAME: &str = "eth0";
-const LEFT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// Address of the left host.
+pub const LEFT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Address of the right host.
+pub const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// A socket that waits longer has lost its peer.
 const LIMIT: Duration = Duration::from_secs(5);
 /// For so long a sender is awake before it sends, at the end of a pause.

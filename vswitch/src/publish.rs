@@ -132,6 +132,11 @@ impl<T> Reader<T> {
         &self.value
     }
 
+    /// Counts what was published, as of the last [`Self::get`].
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// What the last [`Self::get`] gave.
     #[inline]
     pub fn held(&self) -> &T {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use api::{Bandwidth, PortId, Rate, Shaper};
 use pipeline::live::Now;
 
-/// Parts of a nanosecond in which a bucket counts: a frame of 64 octets costs 5 ns at 100 Gbit/s. Lasts for nine years.
+/// Parts of a nanosecond in which a bucket counts: a frame of 64 octets costs 5 ns at 100 Gbit/s. Lasts for nine years of uptime.
 const PARTS: u64 = 64;
 const SECOND: u128 = 1_000_000_000 * PARTS as u128;
 /// What a bucket holds at most, whatever was asked: this long of its rate. Runtimes that know of no burst ask for one

@@ -3,6 +3,7 @@
 pub mod acl;
 pub mod affinity;
 pub mod attach;
+pub mod bandwidth;
 pub mod bridge;
 pub mod churn;
 pub mod learn;
@@ -62,6 +63,7 @@ pub const SCENARIOS: &[&ScenarioDef] = &[
     &tap::PPS,
     &tap::TCP,
     &tap_idle::SCENARIO,
+    &bandwidth::SCENARIO,
 ];
 
 /// A loop around generator and sink alone is steady at once.

@@ -72,6 +72,8 @@ pub(crate) struct Pod {
     pub(crate) finished: bool,
     /// Named container ports, those of restartable init containers too.
     pub(crate) ports: Vec<ContainerPort>,
+    /// What annotations ask for.
+    pub(crate) bandwidth: api::Bandwidth,
 }
 
 /// A named port of a container.

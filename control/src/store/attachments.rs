@@ -95,7 +95,7 @@ impl Store {
         let mut config = self.config.clone();
         let place = self.place(attach, &mut config)?;
         let interface = self.interface(attach, &place, &config)?;
-        self.check_host_ports(attach, &interface)?;
+        self.check_host_ports(attach, &place, &interface)?;
         let port = self.new_port(attach, &place, &interface, &mut config)?;
         let attachment = Attachment {
             port: port.id,
@@ -458,8 +458,8 @@ impl Store {
         Ok(())
     }
 
-    /// No two containers have one port of the node.
-    fn check_host_ports(&self, attach: &Attach, interface: &Interface) -> Result<(), AttachRefusal> {
+    /// No two containers have one port of the node, and none has one where the node is not.
+    fn check_host_ports(&self, attach: &Attach, place: &Place, interface: &Interface) -> Result<(), AttachRefusal> {
         let taken =
             self.config.attachments.values().flat_map(|other| other.host_ports.iter().map(move |port| (port, other)));
         let taken: Vec<_> = taken.collect();
@@ -468,6 +468,7 @@ impl Store {
             let name = format!("portMappings[{i}]: hostPort {port}/{proto}");
             let meets = |other: &HostPort| {
                 let same_place = match (address, other.address) {
+                    (Some(a), Some(b)) if a.is_unspecified() || b.is_unspecified() => a.is_ipv4() == b.is_ipv4(),
                     (Some(a), Some(b)) => a == b,
                     _ => true,
                 };
@@ -482,6 +483,11 @@ impl Store {
             if interface.addresses.is_empty() {
                 return refuse(code::INVALID_CONFIG, format!("{}: the container has no address", name));
             }
+            if !place.is_cluster {
+                let cluster = &self.cluster.settings().bridge;
+                return refuse(code::INVALID_CONFIG, format!("{name}: the node is reached on bridge {cluster} alone"));
+            }
+            self.cluster.check_host_port(wish).or_else(|why| refuse(code::INVALID_CONFIG, format!("{name}: {why}")))?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use api::station::StationKey;
 use api::{
     Acl, AclKey, AclPlace, AddressKey, Bridge, BridgeId, Change, Delta, Hop, Neighbor, Port, PortId, Route, RouteKey,
-    Station, Transaction, Vlan,
+    Shaper, Station, Transaction, Vlan,
 };
 
 use super::attachments::Attachment;
@@ -162,6 +162,16 @@ impl Config {
         Ok(())
     }
 
+    /// How much may pass ports of attachments, on bridges other than that of this name, where the cluster's compiler says it.
+    pub(crate) fn shapers(&self, cluster: &str) -> BTreeMap<PortId, Shaper> {
+        let limited = self.attachments.values().filter(|attachment| !attachment.bandwidth.is_unlimited());
+        let elsewhere = limited.filter(|attachment| {
+            self.ports.get(&attachment.port).is_some_and(|port| self.bridge_name(port.bridge) != cluster)
+        });
+        let shaper = |at: &Attachment| (at.port, Shaper { port: at.port, bandwidth: at.bandwidth });
+        elsewhere.map(shaper).collect()
+    }
+
     /// Access lists of a bridge itself, and of none of its ports.
     pub(crate) fn acls_of_bridge(&self, id: BridgeId) -> impl Iterator<Item = &Acl> {
         self.acls.values().filter(move |acl| acl.key.at == AclPlace::Bridge(id))
@@ -285,9 +295,11 @@ pub(crate) fn vlan(mode: Option<&str>, tag: Option<u16>, trunks: Vec<u16>) -> Re
 }
 
 /// What the switch must be told to get from `old` to `new`: what goes goes first, from access lists and stations to
-/// bridges; what comes comes last, from bridges to stations and access lists.
-pub(crate) fn diff(old: &Config, new: &Config) -> Transaction {
+/// bridges; what comes comes last, from bridges to stations and access lists. `cluster`: the name of the cluster's bridge.
+pub(crate) fn diff(old: &Config, new: &Config, cluster: &str) -> Transaction {
     let mut changes = Vec::new();
+    let shapers = [old, new].map(|config| config.shapers(cluster));
+    gone(&shapers[0], &shapers[1], Change::Shaper, &mut changes);
     gone(&old.acls, &new.acls, Change::Acl, &mut changes);
     gone(&old.stations, &new.stations, Change::Station, &mut changes);
     gone(&old.ports, &new.ports, Change::Port, &mut changes);
@@ -296,6 +308,7 @@ pub(crate) fn diff(old: &Config, new: &Config) -> Transaction {
     come(&old.ports, &new.ports, Change::Port, &mut changes);
     come(&old.stations, &new.stations, Change::Station, &mut changes);
     come(&old.acls, &new.acls, Change::Acl, &mut changes);
+    come(&shapers[0], &shapers[1], Change::Shaper, &mut changes);
     Transaction { changes }
 }
 

@@ -98,6 +98,8 @@ impl Store {
             let mut changes = vec![Change::Port(Delta::add(port.clone()))];
             changes.extend(stations.map(|station| Change::Station(Delta::add(*station))));
             changes.extend(config.acls_of_port(*id).map(|acl| Change::Acl(Delta::add(acl.clone()))));
+            let shaper = config.shapers(&cluster.settings().bridge).remove(id);
+            changes.extend(shaper.map(|shaper| Change::Shaper(Delta::add(shaper))));
             let guard = network::attach(cluster, config, port);
             changes.extend(guard.clone());
             let told = try_again(switch, changes, why, || port.name.clone());
@@ -236,7 +238,8 @@ impl Store {
             return Ok(());
         }
         self.may_commit(&config)?;
-        let bridges_and_ports = diff(&self.in_force(&self.config), &self.in_force(&config)).changes;
+        let bridge = &self.cluster.settings().bridge;
+        let bridges_and_ports = diff(&self.in_force(&self.config), &self.in_force(&config), bridge).changes;
         let prepared = self.file.prepare(&config)?;
         // What follows from the cluster on ports that go goes before them; what follows from new ones comes after they
         // are there: only then have they addresses.
@@ -246,17 +249,19 @@ impl Store {
             _ => None,
         };
         let guards: Vec<Change> = bridges_and_ports.iter().filter_map(new).collect();
+        // What is to be undone by whom said it: shapers come from either side.
+        let of_cluster: Vec<Change> = changes.iter().chain(&guards).cloned().collect();
         changes.extend(bridges_and_ports);
         changes.extend(guards);
         let transaction = Transaction { changes };
         let told = !transaction.changes.is_empty();
         if told && let Err(refusal) = switch.apply(&transaction) {
-            self.cluster.undo(transaction.changes);
+            self.cluster.undo(of_cluster);
             return Err(refusal);
         }
         if let Err(why) = prepared.commit() {
             let undone = if told { switch.apply(&transaction.clone().inverse()) } else { Ok(()) };
-            self.cluster.undo(transaction.changes);
+            self.cluster.undo(of_cluster);
             return Err(undone
                 .err()
                 .map_or_else(|| why.clone(), |e| Refusal(format!("{why}; and taking it back failed: {e}"))));

@@ -163,7 +163,8 @@ impl Store {
         }
         // Also without objects: ports of pods are guarded before anything is known of their pods.
         let context = self.node_context(switch);
-        if !has_objects && self.cluster.is_idle() && context.as_ref().is_none_or(|context| context.bound.is_empty()) {
+        let is_bare = |context: &NodeContext| context.bound.is_empty() && context.attachments.is_empty();
+        if !has_objects && self.cluster.is_idle() && context.as_ref().is_none_or(is_bare) {
             return;
         }
         let changes = self.cluster.rebind(context);

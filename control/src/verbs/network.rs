@@ -8,8 +8,8 @@ use api::state::ConnectionState;
 use api::{AddressKey, Choice, Hop, Proto, Route, ServiceKey};
 
 use crate::Switch;
-use crate::cluster::compile::Compiler;
 use crate::cluster::compile::services::{Place, choice, name, not_programmed, places};
+use crate::cluster::compile::{Compiler, host_ports};
 use crate::cluster::model::{Policy, Service};
 use crate::store::Store;
 
@@ -21,6 +21,7 @@ pub(super) fn services(namespace: Option<&str>, cluster: &Compiler, switch: &dyn
     let wanted = |service: &Service| namespace.is_none_or(|namespace| *service.id.namespace == *namespace);
     let services = cluster.services().values().filter(|service| wanted(service));
     let mut rows: Vec<_> = services.flat_map(|service| service_rows(service, cluster)).collect();
+    rows.extend(host_port_rows(namespace, cluster));
     for row in rows.iter_mut().filter(|row| row.not_programmed.is_none()) {
         if let (Some(address), Some(proto), Some(port)) = (row.address, row.proto, row.port) {
             row.unreached_by_node = switch.unreached_by_node(&ServiceKey { address, proto, port });
@@ -67,6 +68,53 @@ fn service_rows(service: &Service, cluster: &Compiler) -> Vec<ServiceRow> {
             rows.push(ServiceRow { port: port.node_port, kind, policy, not_programmed: Some(why), ..of_port.clone() });
         }
         rows.extend(places.iter().map(|place| placed(of_port.clone(), service, place, cluster)));
+    }
+    rows
+}
+
+/// The rows of the host ports of containers, of those of a namespace if one is named.
+fn host_port_rows(namespace: Option<&str>, cluster: &Compiler) -> Vec<ServiceRow> {
+    let mut rows = Vec::new();
+    for attachment in cluster.context().into_iter().flat_map(|context| context.attachments.values()) {
+        if namespace.is_some_and(|namespace| *host_ports::owner(attachment).namespace != *namespace) {
+            continue;
+        }
+        for port in &attachment.host_ports {
+            let row = ServiceRow {
+                service: host_ports::name(attachment, port),
+                address: None,
+                proto: Some(port.proto),
+                port: Some(port.port),
+                kind: AddressKind::HostPort,
+                policy: TrafficPolicy::Local,
+                choice: Choice::default(),
+                affinity: None,
+                backends: Vec::new(),
+                local: None,
+                sources: None,
+                draining: Vec::new(),
+                not_programmed: None,
+                unreached_by_node: None,
+            };
+            let places = host_ports::places(port, &attachment.interface, cluster.here());
+            if places.is_empty() {
+                let why = "no address of the node serves it".to_owned();
+                rows.push(ServiceRow { not_programmed: Some(why), ..row.clone() });
+            }
+            rows.extend(places.into_iter().map(|(key, behind)| {
+                let mut row = ServiceRow { address: Some(key.address), ..row.clone() };
+                match cluster.service_at(&key) {
+                    Some((_, noun)) if *noun.name == *row.service => {
+                        (row.backends, row.local) = (vec![behind], Some(vec![behind]));
+                    }
+                    Some((_, noun)) => {
+                        row.not_programmed = Some(format!("service {} has this address and port", noun.name))
+                    }
+                    None => row.not_programmed = Some("the switch refused it".to_owned()),
+                }
+                row
+            }));
+        }
     }
     rows
 }

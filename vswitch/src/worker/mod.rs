@@ -160,8 +160,8 @@ pub struct Worker {
     busy: usize,
     /// When the last turn ended, ticks.
     last: u64,
-    /// From when on what is in force is, as of the last look at what waits for tokens.
-    looked_at: Option<Moment>,
+    /// Version of what was published, as of the last look at what waits for tokens.
+    looked_at: u64,
 }
 
 /// Where the ticks of a burst went; see [`Worker::turn_measured`].
@@ -207,7 +207,7 @@ impl Worker {
             gone,
             busy: 0,
             last: ticks(),
-            looked_at: None,
+            looked_at: 0,
         };
         Ok((worker, Handle { commands, pending, wake, counters, gone: gone_receiver }))
     }
@@ -282,8 +282,9 @@ impl Worker {
     #[cold]
     fn look_for_tokens(&mut self) {
         let Self { reader, live, counters, stash, queues, transmit, clock, looked_at, .. } = self;
-        let (snapshot, now) = (in_force(reader, live).1, clock.now());
-        let all = looked_at.replace(snapshot.since) != Some(snapshot.since);
+        in_force(reader, live);
+        let (snapshot, now, version) = (reader.held(), clock.now(), reader.version());
+        let all = std::mem::replace(looked_at, version) != version;
         if all || queues.due().is_some_and(|due| due <= now) {
             queues.resume(now, all);
         }
@@ -299,7 +300,8 @@ impl Worker {
         let (port, start) = (queue.port, ticks());
         burst.reset(port);
         let mut limit = queue.rx.limit();
-        if let Some(bucket) = in_force(reader, live).1.shapes.egress(port) {
+        // What was last looked at will do: whoever waits for a change to be in force waits until it was.
+        if let Some(bucket) = reader.held().shapes.egress(port) {
             match queue.allowance(bucket, clock.now()) {
                 Ok(frames) => limit = frames,
                 Err(until) => {

@@ -3,6 +3,7 @@
 mod acl;
 mod alloc;
 mod attach;
+mod bandwidth;
 mod kit;
 mod memory;
 mod node;

@@ -68,16 +68,20 @@ pub enum AddressKind {
     External,
     /// Of the node, with a port of `spec.ports[].nodePort`.
     NodePort,
+    /// Of the node, with a port that a container asked for when it was attached.
+    #[serde(rename = "hostport")]
+    HostPort,
 }
 
 impl AddressKind {
-    /// In a word: `cluster`, `load-balancer`, `external`, `node-port`.
+    /// In a word: `cluster`, `load-balancer`, `external`, `node-port`, `hostport`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cluster => "cluster",
             Self::LoadBalancer => "load-balancer",
             Self::External => "external",
             Self::NodePort => "node-port",
+            Self::HostPort => "hostport",
         }
     }
 }

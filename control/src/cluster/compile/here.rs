@@ -16,6 +16,8 @@ pub(crate) struct Here {
     pub(super) primary: Vec<IpAddr>,
     /// Where node ports are served. Never a loopback address: no Node object may have one.
     pub(super) node_ports: Vec<IpAddr>,
+    /// All its addresses.
+    pub(super) all: Vec<IpAddr>,
 }
 
 impl Here {
@@ -33,6 +35,7 @@ impl Here {
             zone: node.and_then(|node| node.zone().cloned()),
             primary,
             node_ports,
+            all: node.into_iter().flat_map(Node::all_addresses).collect(),
         }
     }
 

@@ -4,7 +4,7 @@
 //!   Node (ours)   → the router, its gateways, the node's own addresses, routes to its podCIDRs, eligibility;
 //!                   node ports, and what hints mean here
 //!   Node (others) → routes to their podCIDRs
-//!   Pod           → endpoints, where a port of the cluster bridge is bound to it
+//!   Pod           → endpoints, where a port of the cluster bridge is bound to it; how much may pass that
 //!   Service, EndpointSlice → services, health checks
 //!   ServiceCIDR   → ranges of service addresses
 //!   Pod, Namespace, policies → subjects, rulesets, guards of ports: see `policies`
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use api::{
     AddressKey, BridgeId, Change, Delta, Eligibility, Endpoint, Guard, HealthCheck, MacAddr, Neighbor, Port, PortId,
-    Route, RouteKey, Router, Ruleset, RulesetId, ServiceKey, ServiceRange, Subject,
+    Route, RouteKey, Router, Ruleset, RulesetId, ServiceKey, ServiceRange, Shaper, Subject,
 };
 use ipnet::IpNet;
 
@@ -36,10 +36,12 @@ mod claims;
 mod contests;
 mod endpoints;
 pub(crate) mod here;
+pub(crate) mod host_ports;
 pub(crate) mod node;
 mod pods;
 pub(crate) mod policies;
 pub(crate) mod services;
+mod shapers;
 pub(crate) mod stable;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -49,6 +51,7 @@ use claims::Claims;
 use contests::{Claimant, Contests};
 use here::Here;
 use policies::{Holder, Policies};
+use shapers::Limiter;
 
 /// The nouns that follow from the cluster's objects on this node, and what the switch was told of them.
 #[derive(Debug)]
@@ -89,6 +92,7 @@ struct Told {
     guards: Claims<PortId, PortId, Guard>,
     rulesets: Claims<RulesetId, RulesetId, Ruleset>,
     subjects: Claims<AddressKey, Holder, Subject>,
+    shapers: Claims<PortId, Limiter, Shaper>,
 }
 
 /// Who has an address. The switch's own come first: a pod must not take the gateway's.
@@ -192,6 +196,7 @@ impl Compiler {
         }
         if router && self.look_here() {
             services.extend(self.services.keys().cloned());
+            self.claim_host_ports(&BTreeMap::new());
         }
         for id in services {
             self.claim_service(objects, &id);
@@ -216,6 +221,13 @@ impl Compiler {
             self.touch_bound(before.as_ref());
             self.claim_attachments(before.as_ref());
             let (bridge, before_bridge) = (self.context.as_ref().map(|c| c.bridge), before.as_ref().map(|c| c.bridge));
+            if let Some(context) = &before {
+                self.claim_attached_shapers(context.attachments.keys().copied());
+                self.claim_host_ports(&context.attachments);
+            } else {
+                self.claim_attached_shapers(std::iter::empty());
+                self.claim_host_ports(&BTreeMap::new());
+            }
             let pods = before.into_iter().flat_map(|context| context.pods.into_keys()).collect();
             self.claim_bound(pods, bridge != before_bridge);
             self.claim_policies();
@@ -242,7 +254,7 @@ impl Compiler {
         let of = |bridge: BridgeId, port: Option<PortId>| {
             bridges.contains(&bridge) || port.is_some_and(|port| ports.contains(&port))
         };
-        let Told { stack, routers, endpoints, neighbors, routes, guards, subjects, .. } = &mut self.told;
+        let Told { stack, routers, endpoints, neighbors, routes, guards, subjects, shapers, .. } = &mut self.told;
         let mut out = Vec::new();
         out.extend(endpoints.release(|e| of(e.key.bridge, Some(e.port))).into_iter().map(Change::Endpoint));
         out.extend(neighbors.release(|n| of(n.key.bridge, Some(n.port))).into_iter().map(Change::Neighbor));
@@ -255,6 +267,7 @@ impl Compiler {
         }
         out.extend(guards.release(|guard| of(guard.bridge, Some(guard.port))).into_iter().map(Change::Guard));
         out.extend(subjects.release(|s| of(s.key.bridge, s.port)).into_iter().map(Change::Subject));
+        out.extend(shapers.release(|shaper| ports.contains(&shaper.port)).into_iter().map(Change::Shaper));
         out.extend(stack.release(|port| bridges.contains(&port.bridge)).into_iter().map(Change::Port));
         out
     }
@@ -282,7 +295,8 @@ impl Compiler {
                 Change::Guard(delta) => undo(&mut told.guards, |guard| guard.port, delta),
                 Change::Ruleset(delta) => undo(&mut told.rulesets, |ruleset| ruleset.id, delta),
                 Change::Subject(delta) => undo(&mut told.subjects, |subject| subject.key, delta),
-                Change::Bridge(_) | Change::Station(_) | Change::Acl(_) | Change::Shaper(_) => {}
+                Change::Shaper(delta) => undo(&mut told.shapers, |shaper| shaper.port, delta),
+                Change::Bridge(_) | Change::Station(_) | Change::Acl(_) => {}
             }
         }
     }
@@ -304,6 +318,7 @@ impl Compiler {
             guards,
             rulesets,
             subjects,
+            shapers,
         } = &mut self.told;
         let (mut going, mut coming, mut coming_last, mut going_last) = Default::default();
         sort(endpoints.settle(), Change::Endpoint, &mut going, &mut coming);
@@ -314,6 +329,7 @@ impl Compiler {
         sort(checks.settle(), Change::HealthCheck, &mut going, &mut coming);
         sort(eligibility.settle(), Change::Eligibility, &mut going, &mut coming);
         sort(guards.settle(), Change::Guard, &mut going, &mut coming);
+        sort(shapers.settle(), Change::Shaper, &mut going, &mut coming);
         // Subjects name rulesets: these are there before they are named, and as long.
         sort(subjects.settle(), Change::Subject, &mut going, &mut coming_last);
         sort(rulesets.settle(), Change::Ruleset, &mut going_last, &mut coming);
@@ -405,10 +421,15 @@ impl Compiler {
 
     /// Whether the switch has nothing that came from here.
     pub(crate) fn is_idle(&self) -> bool {
-        let Told { stack, routers, services, ranges, checks, eligibility, guards, rulesets, .. } = &self.told;
+        let Told { stack, routers, services, ranges, checks, eligibility, guards, rulesets, shapers, .. } = &self.told;
         // What is left out is never without a router.
         let cluster = stack.is_idle() && routers.is_idle() && services.is_idle() && ranges.is_idle();
-        cluster && checks.is_idle() && eligibility.is_idle() && guards.is_idle() && rulesets.is_idle()
+        cluster
+            && shapers.is_idle()
+            && checks.is_idle()
+            && eligibility.is_idle()
+            && guards.is_idle()
+            && rulesets.is_idle()
     }
 
     /// The settings it compiles for.

@@ -21,6 +21,7 @@ impl Compiler {
             }));
         }
         self.told.endpoints.set(&Owner::Pod(id.clone()), endpoints);
+        self.claim_shaper(id);
     }
 
     /// Where a pod is attached, if it lives here.

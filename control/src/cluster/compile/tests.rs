@@ -17,6 +17,7 @@ use crate::cluster::model::{
 use crate::fake::FakeSwitch;
 use crate::{NodePortAddresses, NodeSettings, Switch};
 
+mod attachments;
 mod history;
 mod load;
 mod places;
@@ -56,6 +57,7 @@ pub(crate) fn pod(name: &str, address: &str) -> Pod {
         terminating: false,
         finished: false,
         ports: Vec::new(),
+        bandwidth: api::Bandwidth::default(),
     }
 }
 

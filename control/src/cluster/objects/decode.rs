@@ -19,6 +19,7 @@ use super::kind::{Kind, KindDef};
 use super::{Key, Texts};
 use crate::cluster::model::{Cidrs, ClusterPolicy, Labels, Named, NetworkPolicy, Node, Pod, Service, Slice, Text};
 
+mod bandwidth;
 mod cluster_policy;
 mod node;
 mod pod;

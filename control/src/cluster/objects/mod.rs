@@ -15,6 +15,7 @@ mod decode;
 mod documents;
 pub(crate) mod journal;
 pub(crate) mod kind;
+mod quantity;
 mod show;
 pub(crate) mod store;
 mod taken;

@@ -258,6 +258,20 @@ fn what_cannot_be_is_refused_with_its_code_and_leaves_nothing() {
             "portMappings[1]: hostPort 81/TCP: is asked for twice",
         ),
         (
+            host_ports(&[(Some("192.0.2.1"), 82)]),
+            code::INVALID_CONFIG,
+            "portMappings[0]: hostPort 82/TCP: hostIP 192.0.2.1: no address of node n1",
+        ),
+        (
+            Attach {
+                bridge: Some("br1".into()),
+                addresses: given("10.9.0.2/24").addresses,
+                ..host_ports(&[(None, 83)])
+            },
+            code::INVALID_CONFIG,
+            "portMappings[0]: hostPort 83/TCP: the node is reached on bridge br-pods alone",
+        ),
+        (
             Attach { pod: Some(PodRef { namespace: "a/b".into(), name: "c".into(), uid: None }), ..wish.clone() },
             code::INVALID_CONFIG,
             "K8S_POD_NAMESPACE=\"a/b\": not a name",

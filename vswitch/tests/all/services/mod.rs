@@ -4,6 +4,7 @@
 mod affinity;
 mod beyond;
 mod endpoints;
+mod host_ports;
 mod itself;
 mod model;
 mod outcomes;

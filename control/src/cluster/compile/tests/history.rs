@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::super::policies::tests::{
     block, cluster_policy, labels, pods, pods_of, policy, port_named, ports, rule, selector,
 };
+use super::attachments::{attachment, host_port, limit};
 use super::*;
 use crate::cluster::model::{
     ClusterPolicy, ContainerPort, Namespaces, NetworkPolicy, PodSelector, PolicyPeer, PolicyPort, PolicyRule, Tier,
@@ -108,6 +109,25 @@ fn made_rules(made: &Option<Vec<(u8, u8, u8)>>) -> Option<Vec<PolicyRule>> {
     Some(made.map(|&(a, peers, ports)| PolicyRule { action: action(a), ..rule(&peer(peers), &among(ports)) }).collect())
 }
 
+/// Of an attachment: its port, its bandwidth, its host ports.
+type Attaching = (u16, u8, Vec<u8>);
+
+fn attaching() -> impl Strategy<Value = Attaching> {
+    (2..5u16, 0..3u8, proptest::collection::vec(0..5u8, 0..3))
+}
+
+/// A context with attachments.
+fn bound_to((pods, uplink, attached): &(Vec<u16>, Option<u16>, Vec<Attaching>)) -> NodeContext {
+    let attachment = |(port, bandwidth, host_ports): &Attaching| {
+        let host_port = |n: &u8| host_port(["", "192.168.0.1", "192.168.0.2", "0.0.0.0", "::"][usize::from(*n)], 30000);
+        let mut made = attachment(*port, &format!("10.244.1.{port}/24"));
+        made.host_ports = host_ports.iter().map(host_port).collect();
+        made.bandwidth = limit(u64::from(*bandwidth));
+        (PortId(*port), made)
+    };
+    NodeContext { attachments: attached.iter().map(attachment).collect(), ..context(pods, *uplink) }
+}
+
 /// One thing that happens. Names and addresses are few, so that they meet.
 #[derive(Clone, Debug)]
 enum Step {
@@ -124,7 +144,8 @@ enum Step {
     /// Its service, and its endpoints: the last octet, ready, terminating, whereabouts.
     Slice(u8, Option<(u8, Endpoints)>),
     Cidr(Option<u8>),
-    Context(Option<(Vec<u16>, Option<u16>)>),
+    /// Pods with ports, the uplink, and what was attached: the port, its bandwidth, its host ports.
+    Context(Option<(Vec<u16>, Option<u16>, Vec<Attaching>)>),
     Refuse,
 }
 
@@ -144,7 +165,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..4u8, of((0..3u8, vec((1..6u8, any::<bool>(), any::<bool>(), (0..3u8, of(0..2u8), of(0..3u8))), 0..5))))
             .prop_map(|(name, slice)| Step::Slice(name, slice)),
         of(0..3u8).prop_map(Step::Cidr),
-        of((vec(2..5u16, 0..3), of(5..7u16))).prop_map(Step::Context),
+        of((vec(2..5u16, 0..3), of(5..7u16), vec(attaching(), 0..3))).prop_map(Step::Context),
         Just(Step::Refuse),
     ]
 }
@@ -192,6 +213,7 @@ impl World {
                         finished,
                         labels: labels(["", "app=a", "app=b", "app=c"][usize::from(app)]),
                         ports: port.into_iter().map(http).collect(),
+                        bandwidth: limit(u64::from(last % 3)),
                         ..pod(&id.name, &format!("10.244.1.{last}"))
                     }
                 });
@@ -303,7 +325,12 @@ fn sum(World { switch, compiler, .. }: &World) -> impl PartialEq + std::fmt::Deb
         endpoints.clone(),
         neighbors.clone(),
         (routes.clone(), services.clone(), ranges.clone(), checks.clone(), eligibility.clone()),
-        (switch.guards.clone(), switch.subjects.values().map(subject).collect::<Vec<_>>(), rulesets),
+        (
+            switch.shapers.clone(),
+            switch.guards.clone(),
+            switch.subjects.values().map(subject).collect::<Vec<_>>(),
+            rulesets,
+        ),
     )
 }
 
@@ -326,7 +353,7 @@ proptest! {
         for step in steps {
             world.switch.refuse = matches!(step, Step::Refuse);
             if let Step::Context(at) = &step {
-                bound = at.as_ref().map(|(pods, uplink)| context(pods, *uplink));
+                bound = at.as_ref().map(bound_to);
             }
             let changed = world.happen(&step).into_iter().collect();
             let mut changes = world.compiler.update(&world.objects, &changed);

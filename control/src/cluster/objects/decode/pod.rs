@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::bandwidth::bandwidth;
 use super::{Checked, check, core, labels};
 use crate::cluster::model::{ContainerPort, Family, Named, Pod};
 use crate::cluster::objects::Texts;
 
 pub(super) fn pod(object: core::Pod, id: Named, texts: &mut Texts) -> Checked<Pod> {
     let labels = labels(&object.metadata, texts)?;
+    let bandwidth = bandwidth(object.metadata.annotations.as_ref())?;
     let spec = object.spec.unwrap_or_default();
     let status = object.status.unwrap_or_default();
     let node = spec.node_name.filter(|node| !node.is_empty());
@@ -41,6 +43,7 @@ pub(super) fn pod(object: core::Pod, id: Named, texts: &mut Texts) -> Checked<Po
         terminating: object.metadata.deletion_timestamp.is_some(),
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         ports,
+        bandwidth,
     })
 }
 
