@@ -2,6 +2,7 @@
 
 mod acl;
 mod alloc;
+mod cni;
 mod kit;
 mod memory;
 mod node;
