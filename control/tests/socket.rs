@@ -655,7 +655,12 @@ fn what_was_noted_while_no_daemon_was_there_is_detached_at_its_start() {
         let (network, ifname) = ("net".to_owned(), "eth0".to_owned());
         api::AttachmentId { network, container: container.to_owned(), ifname }
     };
-    let daemon = Daemon::start(directory.path());
+    let start = || {
+        let switch = FakeSwitch::default();
+        switch.namespaces.lock().unwrap().push(netns.display().to_string());
+        Daemon::start_with(directory.path(), switch)
+    };
+    let daemon = start();
     for container in ["stays", "goes"] {
         let attach = api::Attach {
             protocol: api::attachment::PROTOCOL,
@@ -678,7 +683,7 @@ fn what_was_noted_while_no_daemon_was_there_is_detached_at_its_start() {
     for container in ["goes", "never was"] {
         api::detached::write(&notes, &id(container)).unwrap();
     }
-    let daemon = Daemon::start(directory.path());
+    let daemon = start();
     let answer = daemon.client().ask(&Request::Attachments {}).unwrap();
     let left: api::reply::Attachments = serde_json::from_value(answer).unwrap();
     assert_eq!(left.0.iter().map(|row| &row.id).collect::<Vec<_>>(), [&id("stays")]);

@@ -121,8 +121,9 @@ pub struct Switch {
     cut_existing: bool,
     /// Where what was learned is written down.
     learned: Option<Arc<Learned>>,
-    /// Until all that was configured is told again: queues of ports, read by nobody.
-    waiting: Option<Vec<(PortId, Vec<Box<dyn RxQueue>>)>>,
+    /// Until all that was configured is told again: queues of ports, read by nobody. Behind a lock that nobody waits for: a
+    /// queue is one thread's, and a switch may be looked at by several.
+    waiting: Mutex<Option<Vec<(PortId, Vec<Box<dyn RxQueue>>)>>>,
     /// `None` for a switch whose workers are driven by the caller.
     upkeep: Option<Upkeep>,
     /// `None` for a switch that opens no sockets.
@@ -223,7 +224,7 @@ impl Switch {
             shapes: Arc::default(),
             node: Arc::default(),
             cut_existing: options.cut_existing,
-            waiting: learned.as_ref().map(|_| Vec::new()),
+            waiting: Mutex::new(learned.as_ref().map(|_| Vec::new())),
             learned,
             upkeep: None,
             web: None,
@@ -315,7 +316,7 @@ impl Switch {
 
     /// Take the queues of a port from its worker.
     fn detach(&mut self, id: PortId) {
-        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|(port, _)| *port != id));
+        self.waiting.get_mut().iter_mut().for_each(|waiting| waiting.retain(|(port, _)| *port != id));
         let worker = self.ports.get_mut(&id).and_then(|port| port.worker.take());
         if let Some(worker) = worker.and_then(|number| self.workers.get(number)) {
             drop(worker.detach(id));
@@ -377,7 +378,7 @@ impl Switch {
 
     /// Give the queues of a port to a worker.
     fn attach(&mut self, id: PortId, queues: Vec<Box<dyn RxQueue>>) {
-        if let Some(waiting) = &mut self.waiting {
+        if let Some(waiting) = self.waiting.get_mut() {
             waiting.push((id, queues));
             return;
         }
@@ -496,7 +497,7 @@ impl Switch {
         for &port in removed {
             live.neighbors.flush_port(port, &live.cells);
         }
-        if self.waiting.is_some() {
+        if self.waiting.lock().is_some() {
             // What is told is what there was before. What of it is no more is looked at when all of it is known.
             return;
         }
@@ -817,7 +818,7 @@ impl Control for Switch {
     }
 
     fn restored(&mut self) {
-        let Some(waiting) = self.waiting.take() else { return };
+        let Some(waiting) = self.waiting.get_mut().take() else { return };
         let now = clock::now();
         if let Some(learned) = &self.learned {
             let is_there = |bridge, id| self.ports.get(&id).is_some_and(|port| port.spec.bridge == bridge);

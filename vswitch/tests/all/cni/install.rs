@@ -101,7 +101,10 @@ fn the_plugin_is_installed_when_a_pod_could_be_attached_and_not_before() {
 
     let output = install(directory, "10");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!((files(&directory.join("bin")), files(&directory.join("conf"))), (vec!["vswitch-cni".to_owned()], vec!["10-vswitch.conflist".to_owned()]));
+    assert_eq!(
+        (files(&directory.join("bin")), files(&directory.join("conf"))),
+        (vec!["vswitch-cni".to_owned()], vec!["10-vswitch.conflist".to_owned()])
+    );
     let plugin = directory.join("bin/vswitch-cni");
     assert_eq!(fs::read(&plugin).unwrap(), PLUGIN.as_bytes());
     assert_eq!(fs::metadata(&plugin).unwrap().permissions().mode() & 0o777, 0o755);
