@@ -139,7 +139,7 @@ pub struct Shapes(Vec<Option<Shape>>);
 
 #[derive(Clone, Debug)]
 struct Shape {
-    told: Shaper,
+    bandwidth: Bandwidth,
     ingress: Option<Arc<Bucket>>,
     egress: Option<Arc<Bucket>>,
 }
@@ -152,16 +152,15 @@ impl Shapes {
             self.0.resize(at + 1, None);
         }
         let Some(place) = self.0.get_mut(at) else { return };
-        let before = place.take();
-        let bucket = |rate: Option<Rate>, was: Option<(Option<Rate>, Option<Arc<Bucket>>)>| match was {
-            Some((was, bucket)) if was == rate => bucket,
-            _ => rate.map(Bucket::new).map(Arc::new),
+        let unlimited = || Shape { bandwidth: Bandwidth::default(), ingress: None, egress: None };
+        let before = place.take().unwrap_or_else(unlimited);
+        let bucket = |rate: Option<Rate>, was: Option<Rate>, bucket: Option<Arc<Bucket>>| {
+            if rate == was { bucket } else { rate.map(Bucket::new).map(Arc::new) }
         };
-        let was = |which: fn(&Shape) -> (Option<Rate>, Option<Arc<Bucket>>)| before.as_ref().map(which);
         *place = Some(Shape {
-            told,
-            ingress: bucket(ingress, was(|shape| (shape.told.bandwidth.ingress, shape.ingress.clone()))),
-            egress: bucket(egress, was(|shape| (shape.told.bandwidth.egress, shape.egress.clone()))),
+            bandwidth: told.bandwidth,
+            ingress: bucket(ingress, before.bandwidth.ingress, before.ingress),
+            egress: bucket(egress, before.bandwidth.egress, before.egress),
         });
     }
 

@@ -105,72 +105,76 @@ impl Net {
         drops.iter().filter(|row| row.port == PortId(port) && row.reason == reason).map(|row| row.packets).sum()
     }
 
-    /// Bits a second of payload that pod 2 receives over connections that pods of these numbers have with it.
     fn streams(&self, from: &[u16], time: Duration) -> f64 {
-        let to = SocketAddr::new(address(2), 5201);
-        let listener = self.pods[1].run(|| TcpListener::bind(to).unwrap());
-        let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
-        std::thread::scope(|scope| {
-            let _stop = Stop(&stop);
-            for &from in from {
-                let mut client = self.pod(from).run(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap());
-                client.set_write_timeout(Some(PATIENCE)).unwrap();
-                let (mut server, _) = listener.accept().unwrap();
-                server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-                let (stop, received) = (&stop, &received);
-                scope.spawn(move || {
-                    let octets = [7; 65536];
-                    while !stop.load(Ordering::Relaxed) && client.write(&octets).is_ok() {}
-                    let _ = client.shutdown(std::net::Shutdown::Both);
-                });
-                scope.spawn(move || {
-                    let mut octets = [0; 65536];
-                    while !stop.load(Ordering::Relaxed) {
-                        received.fetch_add(server.read(&mut octets).unwrap_or(0) as u64, Ordering::Relaxed);
-                    }
-                });
-            }
-            rate(&received, time)
-        })
+        streams(&self.pods, from, time)
     }
 
-    /// Bits a second, in frames, that pod 2 receives of datagrams that pod 1 sends at another rate.
     fn datagrams(&self, payload: usize, sent: u64, time: Duration) -> f64 {
-        let (from, to) = (SocketAddr::new(address(1), 0), SocketAddr::new(address(2), 5202));
-        let server = self.pods[1].run(|| UdpSocket::bind(to).unwrap());
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&server, 4 << 20);
-        server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let client = self.pods[0].run(|| UdpSocket::bind(from).unwrap());
-        let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
-        let frame = payload as u64 + HEADERS;
-        std::thread::scope(|scope| {
-            let _stop = Stop(&stop);
-            scope.spawn(|| {
-                let (octets, start, mut count) = (vec![7; payload], Instant::now(), 0u64);
-                while !stop.load(Ordering::Relaxed) {
-                    let due = start.elapsed().as_micros() as u64 * sent / 8 / frame / 1_000_000;
-                    // Whoever was not given the CPU for long does not make up for it.
-                    count = count.max(due.saturating_sub(2_000));
-                    (count..due).for_each(|_| _ = client.send_to(&octets, to));
-                    count = count.max(due);
-                    std::thread::sleep(Duration::from_micros(500));
-                }
-            });
-            scope.spawn(|| {
-                let mut octets = [0; 2048];
-                while !stop.load(Ordering::Relaxed) {
-                    if server.recv(&mut octets).is_ok() {
-                        received.fetch_add(frame, Ordering::Relaxed);
-                    }
-                }
-            });
-            rate(&received, time)
-        })
+        datagrams(&self.pods, payload, sent, time)
     }
+}
 
-    fn pod(&self, number: u16) -> &Namespace {
-        &self.pods[usize::from(number) - 1]
-    }
+/// Bits a second of payload that pod 2 receives over connections that pods of these numbers have with it.
+fn streams(pods: &[Namespace], from: &[u16], time: Duration) -> f64 {
+    let to = SocketAddr::new(address(2), 5201);
+    let listener = pods[1].run(|| TcpListener::bind(to).unwrap());
+    let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        for &from in from {
+            let mut client = pods[usize::from(from) - 1].run(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap());
+            client.set_write_timeout(Some(PATIENCE)).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            let (stop, received) = (&stop, &received);
+            scope.spawn(move || {
+                let octets = [7; 65536];
+                while !stop.load(Ordering::Relaxed) && client.write(&octets).is_ok() {}
+                let _ = client.shutdown(std::net::Shutdown::Both);
+            });
+            scope.spawn(move || {
+                let mut octets = [0; 65536];
+                while !stop.load(Ordering::Relaxed) {
+                    received.fetch_add(server.read(&mut octets).unwrap_or(0) as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        rate(&received, time)
+    })
+}
+
+/// Bits a second, in frames, that pod 2 receives of datagrams that pod 1 sends at another rate.
+fn datagrams(pods: &[Namespace], payload: usize, sent: u64, time: Duration) -> f64 {
+    let (from, to) = (SocketAddr::new(address(1), 0), SocketAddr::new(address(2), 5202));
+    let server = pods[1].run(|| UdpSocket::bind(to).unwrap());
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&server, 4 << 20);
+    server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let client = pods[0].run(|| UdpSocket::bind(from).unwrap());
+    let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
+    let frame = payload as u64 + HEADERS;
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
+            let (octets, start, mut count) = (vec![7; payload], Instant::now(), 0u64);
+            while !stop.load(Ordering::Relaxed) {
+                let due = start.elapsed().as_micros() as u64 * sent / 8 / frame / 1_000_000;
+                // Whoever was not given the CPU for long does not make up for it.
+                count = count.max(due.saturating_sub(2_000));
+                (count..due).for_each(|_| _ = client.send_to(&octets, to));
+                count = count.max(due);
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        });
+        scope.spawn(|| {
+            let mut octets = [0; 2048];
+            while !stop.load(Ordering::Relaxed) {
+                if server.recv(&mut octets).is_ok() {
+                    received.fetch_add(frame, Ordering::Relaxed);
+                }
+            }
+        });
+        rate(&received, time)
+    })
 }
 
 impl Drop for Net {
@@ -314,8 +318,8 @@ fn a_port_that_waits_for_tokens_delays_nobody_else() {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let _stop = Stop(&stop);
-            let net = &*net;
-            scope.spawn(|| net.streams(&[1, 3], Duration::from_millis(600)));
+            let pods = &net.pods;
+            scope.spawn(|| streams(pods, &[1, 3], Duration::from_millis(600)));
             std::thread::sleep(WARM);
             let mut octets = [0; 8];
             let mut times: Vec<_> = (0..20)
