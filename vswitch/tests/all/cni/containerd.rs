@@ -89,7 +89,7 @@ fn containers_of_ctr_are_attached() {
     let containerd = Containerd::start(&world);
     let root = world.root("a").display().to_string();
     let serve = ["/bin/httpd", "-f", "-p", "8080", "-h", "/www"];
-    let begin = ["run", "--detach", "--cni", "--rootfs", &root, "a"];
+    let begin = ["run", "--cgroup", "", "--detach", "--cni", "--rootfs", &root, "a"];
     containerd.ctr(&[&begin[..], &serve].concat()).unwrap();
     let rows = world.attachments();
     assert_eq!((rows.len(), rows[0].id.network.as_str()), (1, NETWORK));
@@ -104,6 +104,8 @@ fn containers_of_ctr_are_attached() {
     ] {
         let said = containerd.ctr(&[
             "run",
+            "--cgroup",
+            "",
             "--rm",
             "--cni",
             "--rootfs",

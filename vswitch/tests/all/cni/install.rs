@@ -69,7 +69,13 @@ fn install(directory: &Path, timeout: &str) -> Output {
     ] {
         command.arg(option).arg(value);
     }
-    command.output().unwrap()
+    loop {
+        // Another thread's child may hold the copy open for a moment, until it is the program that it shall be.
+        match command.output() {
+            Err(why) if why.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::sleep(PATIENCE / 1000),
+            output => return output.unwrap(),
+        }
+    }
 }
 
 fn files(directory: &Path) -> Vec<String> {

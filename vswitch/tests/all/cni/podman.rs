@@ -52,7 +52,8 @@ impl<'a> Podman<'a> {
     #[track_caller]
     fn serves(&self, name: &str, options: &[&str]) {
         let (root, port) = (self.world.root(name).display().to_string(), PORT.to_string());
-        let begin = ["run", "--detach", "--name", name];
+        let group = self.world.group();
+        let begin = ["run", "--cgroup-parent", &group, "--detach", "--name", name];
         self.done(&[&begin, options, &["--rootfs", &root, "httpd", "-f", "-p", &port, "-h", "/www"]].concat());
     }
 
@@ -61,7 +62,19 @@ impl<'a> Podman<'a> {
         let root = self.world.path("root-asks");
         let root = if root.exists() { root } else { self.world.root("asks") };
         let root = root.display().to_string();
-        let output = self.say(&["run", "--rm", "--network", network, "--rootfs", &root, "sh", "-c", command]);
+        let output = self.say(&[
+            "run",
+            "--cgroup-parent",
+            &self.world.group(),
+            "--rm",
+            "--network",
+            network,
+            "--rootfs",
+            &root,
+            "sh",
+            "-c",
+            command,
+        ]);
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 

@@ -131,6 +131,11 @@ impl World {
         self
     }
 
+    /// The control group of all containers.
+    pub(crate) fn group(&self) -> String {
+        format!("/vswitch-test-{}", self.pid)
+    }
+
     /// What makes the second network another.
     fn second(&self) -> Value {
         json!({"bridge": "br-two", "ipam": {
@@ -271,12 +276,26 @@ impl Drop for World {
         let _ = (self.holder.kill(), self.holder.wait());
         // Mounts of containers go with the last process of their namespace.
         eventually("everything ends", || !Path::new(&format!("/proc/{}", self.pid)).exists());
+        let controllers = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        for place in controllers.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            remove_group(&place.join(self.group().trim_start_matches('/')));
+        }
     }
 }
 
 /// What a container runs to ask a server of its kind at `/www/who`, and to hear what another says by itself.
 pub(crate) fn question(address: &str, port: u16) -> String {
     format!("printf 'GET /who HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} {port}")
+}
+
+/// Remove a control group that nobody is in, and those in it.
+fn remove_group(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(group);
 }
 
 fn up(netlink: &Netlink, name: &str) {
