@@ -191,7 +191,8 @@ impl Store {
         let gone: Vec<AttachmentId> = gone.cloned().collect();
         let mut result = Ok(());
         for id in gone {
-            result = result.and(self.detach(&id, switch));
+            let removed = self.detach(&id, switch);
+            result = result.and(removed);
         }
         result
     }
@@ -324,7 +325,7 @@ impl Store {
             return refuse(code::TRY_AGAIN, format!("bridge {name}: {why}"));
         }
         let uplink = config.ports_of(bridge).find(|port| Some(&port.name) == self.cluster.settings().uplink.as_ref());
-        let mtu = attach.mtu.or(uplink.map(|port| port.mtu)).unwrap_or(Port::MTU);
+        let mtu = attach.mtu.or_else(|| uplink.map(|port| port.mtu)).unwrap_or(Port::MTU);
         Ok(Place { bridge, is_cluster: name == cluster, mtu })
     }
 
@@ -380,7 +381,7 @@ impl Store {
             let prefixes = self.pod_cidrs().unwrap_or_default();
             for assigned in &mut interface.addresses {
                 let own = prefixes.iter().find(|prefix| prefix.contains(&assigned.address.addr())).and_then(gateway);
-                assigned.gateway = assigned.gateway.or(own.map(|gateway| gateway.addr()));
+                assigned.gateway = assigned.gateway.or_else(|| own.map(|gateway| gateway.addr()));
             }
             for assigned in interface.addresses.clone() {
                 let is_v4 = assigned.address.addr().is_ipv4();

@@ -22,7 +22,7 @@ fn next(prefix: &IpNet, address: IpAddr) -> IpAddr {
         IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))),
         IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))),
     };
-    after.filter(|after| prefix.contains(after)).unwrap_or(prefix.network())
+    after.filter(|after| prefix.contains(after)).unwrap_or_else(|| prefix.network())
 }
 
 /// Whether a container may have an address of a podCIDR: not the network's own, not the gateway's, not the one to all.
@@ -39,7 +39,7 @@ pub(super) fn is_for_containers(prefix: &IpNet, address: IpAddr) -> bool {
 impl Ipam {
     /// The next free address of a podCIDR; `None` when all are taken.
     pub(super) fn choose(&mut self, prefix: &IpNet, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-        let mut candidate = self.last.get(prefix).copied().unwrap_or(prefix.network());
+        let mut candidate = self.last.get(prefix).copied().unwrap_or_else(|| prefix.network());
         // As many as are taken, and those that nobody may have.
         for _ in 0..taken.len() + 4 {
             candidate = next(prefix, candidate);

@@ -28,7 +28,8 @@ pub(super) fn answer(
                 && let Err(Refusal(what)) = program((store, cluster), switch)
             {
                 let undone = store.detach(&attach.id, switch).and_then(|()| program((store, cluster), switch));
-                let what = undone.err().map_or(what.clone(), |e| format!("{what}; and taking it back failed: {e}"));
+                let what =
+                    undone.err().map_or_else(|| what.clone(), |e| format!("{what}; and taking it back failed: {e}"));
                 outcome = Err(AttachRefusal { code: code::FAILED, what });
             }
             return Some(super::data(&told(outcome)));

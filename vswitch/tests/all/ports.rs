@@ -287,7 +287,30 @@ fn a_super_frame_without_a_spill_is_lost_and_told() {
 
 #[test]
 fn a_deleted_namespace_takes_its_port_with_it() {
-    let Some(Hosts { daemon, pods: [pod, _] }) = hosts("a_deleted_namespace_takes_its_port_with_it") else { return };
+    let Some(Hosts { daemon, pods: [pod, witness] }) = hosts("a_deleted_namespace_takes_its_port_with_it") else {
+        return;
+    };
+    let pool = frame_pool(1024, 4).unwrap();
+    // One end of this pair is in the pod: it goes when, and only when, the pod's namespace is freed.
+    witness.run(|| {
+        let far = netns::open(pod.path()).unwrap();
+        Netlink::open().unwrap().add_veth("alive", "pair", Some(far.as_fd())).unwrap();
+    });
+    let opened = daemon.run(|| pod_port("web-0", &pod, &pool));
+    assert_eq!((opened.device.fault(), opened.device.status().error), (None, None));
+    drop(pod);
+    assert_eq!(opened.device.fault().as_deref(), Some("namespace is gone"));
+    assert_eq!(opened.device.status().error.as_deref(), Some("namespace is gone"));
+    assert!(link(&witness, "alive").is_some(), "the descriptor keeps it");
+    // The switch closes such a port.
+    opened.device.remove();
+    drop(opened);
+    eventually("the namespace is freed", || link(&witness, "alive").is_none().then_some(()));
+}
+
+#[test]
+fn a_device_that_somebody_deletes_is_gone() {
+    let Some(Hosts { daemon, pods: [pod, _] }) = hosts("a_device_that_somebody_deletes_is_gone") else { return };
     let pool = frame_pool(1024, 4).unwrap();
     let mut opened = daemon.run(|| pod_port("web-0", &pod, &pool));
     configure(&pod, 0);
@@ -295,7 +318,10 @@ fn a_deleted_namespace_takes_its_port_with_it() {
     let (frames, rx) = receive(&mut opened, &mut stash);
     frames.into_iter().for_each(|frame| stash.give(frame));
     assert_eq!((rx, opened.device.status().error), (Rx::Drained, None));
-    drop(pod);
+    pod.run(|| {
+        let netlink = Netlink::open().unwrap();
+        netlink.delete(netlink.index("eth0").unwrap()).unwrap();
+    });
     eventually("the device is gone", || (receive(&mut opened, &mut stash).1 == Rx::Gone).then_some(()));
     assert_eq!(opened.device.fault().as_deref(), Some("device is gone"));
     assert_eq!(opened.device.status().error.as_deref(), Some("device is gone"));
