@@ -95,6 +95,9 @@ impl Default for Options {
     }
 }
 
+/// Queues of ports that no worker reads yet.
+type Waiting = Vec<(PortId, Vec<Box<dyn RxQueue>>)>;
+
 /// A switch with its workers.
 pub struct Switch {
     pool: Pool,
@@ -123,7 +126,7 @@ pub struct Switch {
     learned: Option<Arc<Learned>>,
     /// Until all that was configured is told again: queues of ports, read by nobody. Behind a lock that nobody waits for: a
     /// queue is one thread's, and a switch may be looked at by several.
-    waiting: Mutex<Option<Vec<(PortId, Vec<Box<dyn RxQueue>>)>>>,
+    waiting: Mutex<Option<Waiting>>,
     /// `None` for a switch whose workers are driven by the caller.
     upkeep: Option<Upkeep>,
     /// `None` for a switch that opens no sockets.
