@@ -10,5 +10,6 @@ mod policies;
 mod ports;
 mod services;
 mod storms;
+mod survive;
 mod verify;
 mod web;

@@ -1,2 +1,0 @@
-#[path = "all/survive/mod.rs"]
-mod survive;
