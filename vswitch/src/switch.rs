@@ -119,12 +119,15 @@ pub struct Switch {
     /// Where what was learned is written down.
     learned: Option<Arc<Learned>>,
     /// Until all that was configured is told again: queues of ports, read by nobody.
-    waiting: Option<Vec<(PortId, Vec<Box<dyn RxQueue>>)>>,
+    waiting: Option<Vec<Waiting>>,
     /// `None` for a switch whose workers are driven by the caller.
     upkeep: Option<Upkeep>,
     /// `None` for a switch that opens no sockets.
     web: Option<Web>,
 }
+
+/// Queues of a port that nobody reads yet.
+type Waiting = (PortId, Vec<Box<dyn RxQueue>>);
 
 /// A port of the program and its device.
 struct OpenPort {
