@@ -1,4 +1,4 @@
-//! `tap`: a TAP device of the kernel, in the daemon's namespace or moved into another one (a pod's).
+//! `tap`: a TAP device of the kernel, in the daemon's namespace or in another one (a pod's).
 //!
 //! Made inside the namespace where it shall live: moving it there afterwards takes the kernel 15 ms more. The descriptor
 //! keeps that namespace alive, so [`Device::fault`] says when the namespace's path is gone or leads elsewhere, and the
