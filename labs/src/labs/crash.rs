@@ -128,7 +128,12 @@ fn under_streams(
         std::thread::sleep(LIVED);
         gaps.push(gap_of(&streams, || end(cluster))?);
     }
-    let stalled = streams.iter().filter(|stream| !stream.moves(GOES_ON)).count();
+    let (before, deadline) = (streams.iter().map(Transfer::received).collect::<Vec<_>>(), Instant::now() + GOES_ON);
+    let stalled = || streams.iter().zip(&before).filter(|(stream, before)| stream.received() <= **before).count();
+    while stalled() > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let stalled = stalled();
     let (mut octets, mut lost) = (0, Vec::new());
     for stream in streams {
         octets += stream.received();
