@@ -123,12 +123,21 @@ pub struct Transfer {
     receiver: JoinHandle<io::Result<(Received, Duration)>>,
 }
 
-impl Transfer {
-    /// Connect from `from` to `to` and begin. `None` if the connection is not made.
+/// A connection on which nothing was sent yet.
+#[derive(Debug)]
+pub struct Connected {
+    names: (&'static str, &'static str),
+    client: TcpStream,
+    server: TcpStream,
+    peer: SocketAddr,
+}
+
+impl Connected {
+    /// Connect from `from` to `to`. `None` if the connection is not made.
     ///
     /// # Errors
     /// When the hosts' sockets fail.
-    pub fn start(from: &Host, to: &Host, address: SocketAddr, check: Check) -> anyhow::Result<Option<Self>> {
+    pub fn open(from: &Host, to: &Host, address: SocketAddr) -> anyhow::Result<Option<Self>> {
         let listener = to.listen(any(address))?;
         let client = match from.connect(address, PATIENCE) {
             Ok(client) => client,
@@ -148,6 +157,12 @@ impl Transfer {
             stream.set_read_timeout(Some(STALL))?;
             stream.set_write_timeout(Some(STALL))?;
         }
+        Ok(Some(Self { names: (from.name(), to.name()), client, server, peer }))
+    }
+
+    /// Send.
+    pub fn begin(self, check: Check) -> Transfer {
+        let Self { names, client, server, peer } = self;
         let (stop, progress) = (Stop::default(), Arc::new(AtomicU64::new(0)));
         let sender = {
             let stop = stop.sign();
@@ -157,7 +172,17 @@ impl Transfer {
             let progress = Arc::clone(&progress);
             std::thread::spawn(move || receive(server, peer, &progress, check))
         };
-        Ok(Some(Self { names: (from.name(), to.name()), stop, progress, sender, receiver }))
+        Transfer { names, stop, progress, sender, receiver }
+    }
+}
+
+impl Transfer {
+    /// Connect from `from` to `to` and begin. `None` if the connection is not made.
+    ///
+    /// # Errors
+    /// When the hosts' sockets fail.
+    pub fn start(from: &Host, to: &Host, address: SocketAddr, check: Check) -> anyhow::Result<Option<Self>> {
+        Ok(Connected::open(from, to, address)?.map(|connected| connected.begin(check)))
     }
 
     /// Octets that the other end's socket received so far.

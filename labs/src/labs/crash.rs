@@ -12,7 +12,7 @@ use anyhow::ensure;
 use super::cluster::{Cluster, Dual, FAMILIES, Ip};
 use super::{LabDef, Needs, Options, linger};
 use crate::claim::{Control, Probe, Report};
-use crate::traffic::{Check, Transfer};
+use crate::traffic::{Check, Connected, Transfer};
 
 /// The lab.
 pub const LAB: LabDef = LabDef {
@@ -39,7 +39,7 @@ const DRAWING: &str = "
 const SERVICE: Dual = Dual("10.96.0.20", "fd00:96::20");
 const PORT: u16 = 5001;
 /// Streams of each version of IP.
-const STREAMS: usize = 8;
+const STREAMS: usize = 4;
 /// Half of the attempts meet pod c, which does not listen.
 const ATTEMPTS: usize = 64;
 /// How often the data plane is killed, and how often all of the daemon.
@@ -117,12 +117,14 @@ fn under_streams(
     times: usize,
     end: impl Fn(&mut Cluster) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<(Probe, Vec<Duration>)> {
-    let mut streams = Vec::new();
+    // All are there before any sends: a handshake would wait behind what the others have queued in pod a's device.
+    let mut connected = Vec::new();
     for ip in FAMILIES {
         for _ in 0..STREAMS {
-            streams.push(stream(cluster, ip)?);
+            connected.push(connect(cluster, ip)?);
         }
     }
+    let streams: Vec<Transfer> = connected.into_iter().map(|stream| stream.begin(Check::Hash)).collect();
     let mut gaps = Vec::new();
     for _ in 0..times {
         std::thread::sleep(LIVED);
@@ -155,11 +157,11 @@ fn under_streams(
     Ok((probe, gaps))
 }
 
-/// A stream of pod a to the service that pod b receives.
-fn stream(cluster: &Cluster, ip: Ip) -> anyhow::Result<Transfer> {
+/// A connection of pod a to the service that meets pod b.
+fn connect(cluster: &Cluster, ip: Ip) -> anyhow::Result<Connected> {
     let to: SocketAddr = SERVICE.at(ip, PORT);
     for _ in 0..ATTEMPTS {
-        if let Some(stream) = Transfer::start(&cluster.a.host, &cluster.b.host, to, Check::Hash)? {
+        if let Some(stream) = Connected::open(&cluster.a.host, &cluster.b.host, to)? {
             return Ok(stream);
         }
     }
