@@ -220,7 +220,8 @@ mod tests {
 
     #[test]
     fn every_scenario_that_may_run_runs() {
-        for scenario in chosen(&["all"]).unwrap() {
+        // A ladder of rates takes its minutes, and counts no packet: the tests of the switch measure the same.
+        for scenario in chosen(&["all"]).unwrap().into_iter().filter(|scenario| scenario.name != "bandwidth") {
             // Each of its flows is a process and a namespace.
             let flows = if scenario.name == "attach" { "10" } else { "300" };
             let small = ["--flows", flows, "--prefixes", "300", "--services", "100", "--duration", "0.05"];

@@ -258,9 +258,9 @@ fn what_cannot_be_is_refused_with_its_code_and_leaves_nothing() {
             "portMappings[1]: hostPort 81/TCP: is asked for twice",
         ),
         (
-            host_ports(&[(Some("192.0.2.1"), 82)]),
+            host_ports(&[(Some("192.0.2.9"), 82)]),
             code::INVALID_CONFIG,
-            "portMappings[0]: hostPort 82/TCP: hostIP 192.0.2.1: no address of node n1",
+            "portMappings[0]: hostPort 82/TCP: hostIP 192.0.2.9: no address of node n1",
         ),
         (
             Attach {
