@@ -5,9 +5,8 @@
 //! reset, shows. The control is the same end of the daemon with its memory of connections taken away.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-use anyhow::ensure;
 
 use super::cluster::{Cluster, Dual, FAMILIES, Ip};
 use super::{LabDef, Needs, Options, linger};
@@ -115,7 +114,7 @@ fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
 fn under_streams(
     cluster: &mut Cluster,
     times: usize,
-    end: impl Fn(&mut Cluster) -> anyhow::Result<()> + Sync,
+    end: impl Fn(&mut Cluster) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Probe, Vec<Duration>)> {
     // All are there before any sends: a handshake would wait behind what the others have queued in pod a's device.
     let mut connected = Vec::new();
@@ -169,28 +168,33 @@ fn connect(cluster: &Cluster, ip: Ip) -> anyhow::Result<Connected> {
 }
 
 /// The longest time, from the beginning of `end` on, in which no stream received anything.
-fn gap_of(streams: &[Transfer], end: impl FnOnce() -> anyhow::Result<()> + Send) -> anyhow::Result<Duration> {
+fn gap_of(streams: &[Transfer], end: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| longest_pause(streams, &over));
+        // Here, not there: a daemon is killed with the thread that started it.
+        let ended = end();
+        over.store(true, Ordering::Release);
+        let longest = watching.join();
+        ended.and_then(|()| longest.map_err(|_| anyhow::anyhow!("the watch over the streams panicked")))
+    })
+}
+
+/// The longest time in which no stream received anything, until it is over and they receive again.
+fn longest_pause(streams: &[Transfer], over: &AtomicBool) -> Duration {
     let received = || streams.iter().map(Transfer::received).sum::<u64>();
     let mut longest = Duration::ZERO;
-    let ended = std::thread::scope(|scope| {
-        let ending = scope.spawn(end);
-        let began = Instant::now();
-        let (mut last, mut since) = (received(), began);
-        // Until it has ended, and for as long as nothing came since.
-        loop {
-            std::thread::sleep(Duration::from_micros(500));
-            let (now, octets) = (Instant::now(), received());
-            if octets != last {
-                longest = longest.max(now - since);
-                (last, since) = (octets, now);
-            }
-            let is_over = ending.is_finished() && (now - since < Duration::from_millis(50) || now - since > GOES_ON);
-            if is_over {
-                longest = longest.max(now - since);
-                break ending.join();
-            }
+    let (mut last, mut since) = (received(), Instant::now());
+    loop {
+        std::thread::sleep(Duration::from_micros(500));
+        let (now, octets) = (Instant::now(), received());
+        if octets != last {
+            longest = longest.max(now - since);
+            (last, since) = (octets, now);
         }
-    });
-    ensure!(ended.is_ok(), "what ends the daemon panicked");
-    ended.unwrap_or(Ok(())).map(|()| longest)
+        let pause = now - since;
+        if over.load(Ordering::Acquire) && (pause < Duration::from_millis(50) || pause > GOES_ON) {
+            return longest.max(pause);
+        }
+    }
 }
