@@ -38,7 +38,7 @@ const DRAWING: &str = "
 const SERVICE: Dual = Dual("10.96.0.20", "fd00:96::20");
 const PORT: u16 = 5001;
 /// Streams of each version of IP.
-const STREAMS: usize = 4;
+const STREAMS: usize = 8;
 /// Half of the attempts meet pod c, which does not listen.
 const ATTEMPTS: usize = 64;
 /// How often the data plane is killed, and how often all of the daemon.
