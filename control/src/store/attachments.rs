@@ -37,6 +37,11 @@ const NETNS_INODE: &str = "netns-inode";
 /// Smallest MTU of a link with IPv6 (RFC 8200, 5).
 const IPV6_MTU: u16 = 1280;
 
+/// A pod as the cluster's objects name it.
+fn named(pod: &PodRef) -> Named {
+    Named { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() }
+}
+
 /// Refuse with CNI's code.
 fn refuse<T>(code: u32, what: impl Into<String>) -> Result<T, AttachRefusal> {
     Err(AttachRefusal { code, what: what.into() })
@@ -273,7 +278,7 @@ impl Store {
         let here = self.config.attachments.values().filter(|attachment| self.is_on(attachment.port, bridge.id));
         let addresses = |attachment: &Attachment| {
             let pod = attachment.pod.as_ref()?;
-            let name = Named { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() };
+            let name = named(pod);
             let all: Vec<IpAddr> = attachment.interface.addresses.iter().map(|a| a.address.addr()).collect();
             (!all.is_empty()).then_some((name, all))
         };
@@ -404,8 +409,7 @@ impl Store {
         let mut taken = self.taken_addresses();
         // What the pod's object says of it is no reason that it cannot have it.
         if let Some(pod) = &attach.pod {
-            let id = Named { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() };
-            for address in self.cluster.pods().get(&id).iter().flat_map(|pod| &pod.addresses) {
+            for address in self.cluster.pods().get(&named(pod)).iter().flat_map(|pod| &pod.addresses) {
                 taken.remove(address);
             }
         }
@@ -534,10 +538,10 @@ impl Store {
         if let Some(pod) = &attach.pod {
             external_ids.insert(POD.to_owned(), format!("{}/{}", pod.namespace, pod.name));
         }
-        let bound = attach.pod.as_ref().and_then(|pod| {
-            let name = Named { namespace: pod.namespace.as_str().into(), name: pod.name.as_str().into() };
-            config.bound(place.bridge).get(&name).map(|port| port.name.clone())
-        });
+        let bound = attach
+            .pod
+            .as_ref()
+            .and_then(|pod| config.bound(place.bridge).get(&named(pod)).map(|port| port.name.clone()));
         if let (Some(pod), Some(other)) = (&attach.pod, bound) {
             let why = format!("pod {}/{}: port {other} is bound to it already", pod.namespace, pod.name);
             return refuse(code::INVALID_CONFIG, why);

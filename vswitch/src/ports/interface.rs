@@ -158,22 +158,8 @@ fn route(message: &RouteMessage, index: u32) -> Option<InterfaceRoute> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::kit::port;
     use crate::sys::netns::Namespace;
-
-    fn port(options: &[(&str, &str)]) -> api::Port {
-        api::Port {
-            id: api::PortId(1),
-            name: "web-0".into(),
-            bridge: api::BridgeId(1),
-            ofport: 1,
-            kind: "tap".into(),
-            options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-            vlan: api::Vlan::default(),
-            mac: None,
-            mtu: api::Port::MTU,
-            external_ids: Default::default(),
-        }
-    }
 
     #[test]
     fn what_cannot_be_read_is_refused_by_name_and_value() {

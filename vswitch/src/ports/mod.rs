@@ -17,6 +17,8 @@ use crate::keeper::Keeper;
 
 mod interface;
 pub mod internal;
+#[cfg(test)]
+mod kit;
 pub mod memory;
 pub mod null;
 mod offloaded;

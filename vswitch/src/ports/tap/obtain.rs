@@ -269,21 +269,7 @@ pub(super) fn pinned(wish: &Wish<'_>, fd: &OwnedFd) -> Option<(PathBuf, Identity
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn port(options: &[(&str, &str)]) -> api::Port {
-        api::Port {
-            id: api::PortId(1),
-            name: "web-0".into(),
-            bridge: api::BridgeId(1),
-            ofport: 1,
-            kind: "tap".into(),
-            options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-            vlan: api::Vlan::default(),
-            mac: None,
-            mtu: api::Port::MTU,
-            external_ids: Default::default(),
-        }
-    }
+    use crate::ports::kit::port;
 
     #[test]
     fn options_that_cannot_be_are_refused_by_name() {
