@@ -1,6 +1,8 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use api::Rate;
+use api::attachment::PROTOCOL;
 
 use super::*;
 use crate::NodeSettings;
